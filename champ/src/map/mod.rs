@@ -1,0 +1,1 @@
+//! The CHAMP merkle map (Spec: 03).

@@ -1,0 +1,2 @@
+//! The kastro binary.
+fn main() {}
