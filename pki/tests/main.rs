@@ -1,1 +1,1 @@
-//! Integration tests of the crate: one binary.
+//! Integration tests of the crate.

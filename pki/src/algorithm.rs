@@ -1,0 +1,1 @@
+//! The record that says how a password becomes keys (Spec: 02 §8.1).

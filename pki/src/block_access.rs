@@ -1,0 +1,1 @@
+//! Who may read a protected block (Spec: 06 §6).

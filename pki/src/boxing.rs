@@ -1,0 +1,1 @@
+//! Public boxing keys (Spec: 02 §5).

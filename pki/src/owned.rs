@@ -1,0 +1,1 @@
+//! Which keys belong to whom (Spec: 04 §5).

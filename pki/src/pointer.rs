@@ -1,0 +1,1 @@
+//! Signed mutable pointers (Spec: 04 §1, 07).

@@ -1,0 +1,1 @@
+//! Proofs of work (Spec: 02 §9, 10 §5).

@@ -1,0 +1,1 @@
+//! Signed times and signed requests (Spec: 02 §3.2).

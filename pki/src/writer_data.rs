@@ -1,0 +1,1 @@
+//! Root blocks of writers (Spec: 04 §4).
