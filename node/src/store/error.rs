@@ -1,0 +1,113 @@
+//! What can go wrong with a store, sorted by what the caller should do about it.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use champ::Cid;
+
+/// A failure of a store.
+///
+/// Cheap to clone, because one failed group commit fails every write that was merged into it. After any
+/// error of a write the caller knows only that it was not acknowledged: it may have happened or not.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The disk is full, or below the configured floor of free space. Reads, deletions and small
+    /// metadata updates go on; the same write succeeds when space is back.
+    #[error("no space for blocks: {free_bytes} bytes free, {floor_bytes} are kept free")]
+    NoSpace {
+        /// Free bytes of the file system when the write was refused.
+        free_bytes: u64,
+        /// Bytes the operator wants left free.
+        floor_bytes: u64,
+    },
+    /// The stored bytes of a block do not match its CID, or its file is missing. Never served; a
+    /// put of the same block heals it.
+    #[error("stored block {0} is damaged")]
+    Damaged(Cid),
+    /// A stored row of the engine itself cannot be understood.
+    #[error("stored {row} row is damaged")]
+    DamagedRow {
+        /// Which kind of row.
+        row: &'static str,
+    },
+    /// The operating system failed an operation.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        /// What was tried: a verb, as in "write".
+        operation: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// The embedded database failed.
+    #[error("the database failed")]
+    Database(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// The data folder belongs to a running process.
+    #[error("data folder {} is in use by another kastro{}", path.display(), Pid(*.pid))]
+    InUse {
+        /// The data folder.
+        path: PathBuf,
+        /// Its process id, if it could be read.
+        pid: Option<u32>,
+    },
+    /// The data folder was written by a newer version of this program.
+    #[error("data folder has format {found}, this program knows formats up to {supported}")]
+    NewerFormat {
+        /// Format of the folder.
+        found: u32,
+        /// Newest format this program reads.
+        supported: u32,
+    },
+    /// The data folder holds blocks but its database is gone, or is not a data folder at all.
+    #[error("{} is not a usable data folder: {reason}", path.display())]
+    BadFolder {
+        /// The data folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The caller broke a rule of the interface; a defect of the node, not of its peer.
+    #[error("misuse of the store: {0}")]
+    Misuse(Misuse),
+    /// The store has been closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Which rule of the interface a caller broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// A key longer than [`super::MAX_KEY_BYTES`].
+    #[error("metadata key of {0} bytes is too long")]
+    KeyTooLong(usize),
+    /// A value longer than [`super::MAX_VALUE_BYTES`].
+    #[error("metadata value of {0} bytes is too long")]
+    ValueTooLong(usize),
+    /// A batch of more than [`super::MAX_BATCH_ROWS`] conditions and writes, or a put of more than
+    /// [`super::MAX_PUT_BLOCKS`] blocks.
+    #[error("{0} rows are too many for one write")]
+    TooManyRows(usize),
+    /// Identity CIDs hold their own content and are never stored (Spec: 01 §3.3).
+    #[error("a block that is its own CID cannot be stored")]
+    IdentityBlock,
+    /// Empty blocks do not exist (Spec: 01 §4).
+    #[error("an empty block cannot be stored")]
+    EmptyBlock,
+}
+
+impl From<Misuse> for StoreError {
+    fn from(misuse: Misuse) -> Self {
+        Self::Misuse(misuse)
+    }
+}
+
+struct Pid(Option<u32>);
+
+impl std::fmt::Display for Pid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |pid| write!(f, " (process {pid})"))
+    }
+}

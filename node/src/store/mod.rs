@@ -1,0 +1,39 @@
+//! Durable storage: blocks in one partition per user, metadata in tables.
+//!
+//! Two interfaces, [`BlockStore`] and [`MetaStore`], and what joins them, [`Store`]. Both keep one promise: when
+//! the future of a write resolves, the write is on stable storage, and blocks are there before the metadata that
+//! names them. [`MemoryStore`] is the model and serves tests.
+//!
+//! Spec: 06 §4, 12 §1, §2, §4.2, 40 §11.
+
+mod block;
+mod error;
+mod memory;
+mod meta;
+pub mod tables;
+
+pub use block::{
+    BlockCounts, BlockInfo, BlockStore, Deleted, Generation, MAX_DELETE_BLOCKS, MAX_LIST_BLOCKS,
+    MAX_PUT_BLOCKS, NameError, Partition, TransactionId,
+};
+pub use error::{Misuse, StoreError};
+pub use memory::MemoryStore;
+pub use meta::{
+    Batch, CommitOutcome, Condition, MAX_BATCH_ROWS, MAX_KEY_BYTES, MAX_SCAN_ROWS, MAX_VALUE_BYTES,
+    MetaStore, Table, Write,
+};
+
+use std::{sync::Arc, time::SystemTime};
+
+/// Tells the time: the age of transactions is measured with it.
+pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// Everything a node stores.
+#[async_trait::async_trait]
+pub trait Store: BlockStore + MetaStore {
+    /// Finishes all accepted writes and lets go of the data; later calls fail with [`StoreError::Closed`].
+    ///
+    /// # Errors
+    /// Failures of the disk; what was acknowledged is safe also then.
+    async fn close(&self) -> Result<(), StoreError>;
+}

@@ -1,0 +1,32 @@
+//! The registry of metadata tables. Names are stored: add, never rename.
+
+use super::Table;
+
+/// Signed pointers by writer.
+pub const POINTERS: Table = Table::new("pointers");
+/// Registered writers of a user and what is accounted for them.
+pub const WRITERS: Table = Table::new("writers");
+/// Claim chains by user name.
+pub const CHAINS: Table = Table::new("chains");
+/// User names by identity key hash.
+pub const KEYS: Table = Table::new("keys");
+/// Login data by user name.
+pub const LOGINS: Table = Table::new("logins");
+/// Second factors by user name.
+pub const SECOND_FACTORS: Table = Table::new("second_factors");
+/// Mirror access tokens by user.
+pub const BATS: Table = Table::new("bats");
+/// Quotas by user; having one makes a user local.
+pub const QUOTAS: Table = Table::new("quotas");
+/// Confirmed and pending bytes by user.
+pub const USAGE: Table = Table::new("usage");
+/// Requests for more space by user.
+pub const SPACE_REQUESTS: Table = Table::new("space_requests");
+/// Pending follow requests by owner.
+pub const FOLLOW_REQUESTS: Table = Table::new("follow_requests");
+/// Uses of secret links by user and label.
+pub const LINK_COUNTS: Table = Table::new("link_counts");
+/// Messages between operator and users.
+pub const MESSAGES: Table = Table::new("messages");
+/// The node's own identity and settings.
+pub const NODE: Table = Table::new("node");
