@@ -13,4 +13,4 @@ pub use decode::{
 };
 pub use map::{Map, compare_keys};
 pub use record::{Fields, Record, RecordError};
-pub use value::{Value, write_bytes_head};
+pub use value::{Value, write_bytes_head, write_list_head, write_map_head, write_text};

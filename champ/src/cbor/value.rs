@@ -15,7 +15,7 @@ pub enum Value {
     /// A text string.
     Text(String),
     /// A list.
-    List(Vec<Value>),
+    List(Vec<Self>),
     /// A map with text keys.
     Map(Map),
     /// A link (tag 42).
@@ -46,10 +46,7 @@ impl Value {
                 write_head(2, bytes.len() as u64, out);
                 out.extend_from_slice(bytes);
             }
-            Self::Text(text) => {
-                write_head(3, text.len() as u64, out);
-                out.extend_from_slice(text.as_bytes());
-            }
+            Self::Text(text) => write_text(text, out),
             Self::List(items) => {
                 write_head(4, items.len() as u64, out);
                 for item in items {
@@ -59,22 +56,23 @@ impl Value {
             Self::Map(map) => {
                 write_head(5, map.len() as u64, out);
                 for (key, value) in map.iter() {
-                    write_head(3, key.len() as u64, out);
-                    out.extend_from_slice(key.as_bytes());
+                    write_text(key, out);
                     value.write(out);
                 }
             }
-            Self::Link(cid) => {
-                let cid = cid.to_bytes();
-                write_head(6, 42, out);
-                write_head(2, cid.len() as u64 + 1, out);
-                out.push(0);
-                out.extend_from_slice(&cid);
-            }
+            Self::Link(cid) => Self::write_link(cid, out),
             Self::Bool(false) => out.push(0xf4),
             Self::Bool(true) => out.push(0xf5),
             Self::Null => out.push(0xf6),
         }
+    }
+
+    /// Appends the canonical bytes of a link to `cid`.
+    pub fn write_link(cid: &Cid, out: &mut Vec<u8>) {
+        write_head(6, 42, out);
+        write_head(2, cid.encoded_len() as u64 + 1, out);
+        out.push(0);
+        cid.write(out);
     }
 
     /// Appends every link, depth first, maps in key order (Spec: 01 §1.8).
@@ -112,6 +110,22 @@ impl Value {
 /// Appends a head of a byte string of `length` bytes, for writers that append the content themselves.
 pub fn write_bytes_head(length: usize, out: &mut Vec<u8>) {
     write_head(2, length as u64, out);
+}
+
+/// Appends a head of a list of `count` elements.
+pub fn write_list_head(count: usize, out: &mut Vec<u8>) {
+    write_head(4, count as u64, out);
+}
+
+/// Appends a head of a map of `count` entries; keys must follow in order.
+pub fn write_map_head(count: usize, out: &mut Vec<u8>) {
+    write_head(5, count as u64, out);
+}
+
+/// Appends a text string.
+pub fn write_text(text: &str, out: &mut Vec<u8>) {
+    write_head(3, text.len() as u64, out);
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// Appends the shortest head of `major` with `argument`.

@@ -178,9 +178,16 @@ impl Cid {
 
     /// Returns the binary form.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(4 + self.hash.digest().len());
+        let mut out = Vec::with_capacity(self.encoded_len());
         self.write(&mut out);
         out
+    }
+
+    /// Returns the number of bytes of the binary form.
+    pub fn encoded_len(&self) -> usize {
+        // Version and codec take one byte each.
+        let prefix = if self.is_v0() { 0 } else { 2 };
+        prefix + self.hash.encoded_len()
     }
 
     /// Parses a server id: a CID string, or base58 of a bare multihash (Spec: 01 §3.4).

@@ -171,9 +171,16 @@ impl Multihash {
         out.extend_from_slice(self.digest());
     }
 
+    /// Returns the number of bytes of the binary form.
+    pub fn encoded_len(&self) -> usize {
+        let length = self.digest().len();
+        // All codes take one byte; only the length of an old identity digest takes two.
+        1 + if length < 128 { 1 } else { 2 } + length
+    }
+
     /// Returns the binary form.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(4 + self.digest().len());
+        let mut out = Vec::with_capacity(self.encoded_len());
         self.write(&mut out);
         out
     }
