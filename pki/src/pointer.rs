@@ -1,1 +1,0 @@
-//! Signed mutable pointers (Spec: 04 §1, 07).
