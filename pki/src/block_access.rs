@@ -1,1 +1,0 @@
-//! Who may read a protected block (Spec: 06 §6).
