@@ -1,1 +1,0 @@
-//! Which keys belong to whom (Spec: 04 §5).
