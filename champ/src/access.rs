@@ -227,8 +227,8 @@ pub fn split_raw(block: &Bytes) -> Result<(Vec<BatId>, Bytes), RecordError> {
     let Some(rest) = block.strip_prefix(RAW_PREFIX_MAGIC.as_slice()) else {
         return Ok((Vec::new(), block.clone()));
     };
-    let (list, used) = cbor::decode_prefix(rest)?;
-    Ok((id_list(list)?, block.slice(RAW_PREFIX_MAGIC.len() + used..)))
+    let (ids, used) = cbor::bat_ids_prefix(rest)?;
+    Ok((ids, block.slice(RAW_PREFIX_MAGIC.len() + used..)))
 }
 
 /// Returns the ids that protect a dag-cbor block: its top level `bats` (Spec: 01 §5.4).

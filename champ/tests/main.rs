@@ -2,11 +2,20 @@
 
 #![allow(
     missing_docs,
-    clippy::unwrap_used,
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::panic,
-    clippy::indexing_slicing
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
 )]
 
 mod support;
 
+mod access_vectors;
+mod cbor_properties;
+mod cbor_vectors;
 mod champ_vectors;
+mod cid_vectors;
+mod data_stream_vectors;

@@ -48,6 +48,20 @@ impl Map {
             .map(|(_, value)| value)
     }
 
+    /// Replaces the value of `key` by null and returns it, without moving the entries after it.
+    pub(super) fn take(&mut self, key: &str) -> Option<Value> {
+        let i = self.search(key).ok()?;
+        let (_, value) = self.entries.get_mut(i)?;
+        Some(std::mem::replace(value, Value::Null))
+    }
+
+    /// Removes the entries of `keys`.
+    pub(super) fn without(mut self, keys: &[&str]) -> Self {
+        self.entries
+            .retain(|(key, _)| !keys.contains(&key.as_str()));
+        self
+    }
+
     /// Removes and returns the value of `key`.
     pub fn remove(&mut self, key: &str) -> Option<Value> {
         self.search(key).ok().map(|i| self.entries.remove(i).1)
@@ -77,12 +91,16 @@ impl Map {
 
     /// Adds entries read from input in any order; false when a key occurs twice.
     pub(super) fn from_unsorted(mut entries: Vec<(String, Value)>) -> Option<Self> {
-        entries.sort_by(|(a, _), (b, _)| compare_keys(a, b));
-        let unique = entries.windows(2).all(|pair| match pair {
-            [(a, _), (b, _)] => a != b,
-            _ => true,
-        });
-        unique.then_some(Self { entries })
+        let ascending = |entries: &[(String, Value)]| {
+            entries
+                .iter()
+                .zip(entries.iter().skip(1))
+                .all(|((a, _), (b, _))| compare_keys(a, b).is_lt())
+        };
+        if !ascending(&entries) {
+            entries.sort_by(|(a, _), (b, _)| compare_keys(a, b));
+        }
+        ascending(&entries).then_some(Self { entries })
     }
 
     fn search(&self, key: &str) -> Result<usize, usize> {
@@ -100,12 +118,16 @@ impl IntoIterator for Map {
 }
 
 impl<K: Into<String>, V: Into<Value>> FromIterator<(K, V)> for Map {
+    /// Of several values for a key the last one stays.
     fn from_iter<T: IntoIterator<Item = (K, V)>>(entries: T) -> Self {
-        let mut map = Self::new();
-        for (key, value) in entries {
-            map.insert(key, value);
-        }
-        map
+        let mut entries: Vec<(String, Value)> = entries
+            .into_iter()
+            .map(|(key, value)| (key.into(), value.into()))
+            .collect();
+        entries.reverse();
+        entries.sort_by(|(a, _), (b, _)| compare_keys(a, b));
+        entries.dedup_by(|(a, _), (b, _)| a == b);
+        Self { entries }
     }
 }
 

@@ -5,7 +5,9 @@
 
 mod decode;
 mod map;
+mod reader;
 mod record;
+mod scan;
 mod value;
 
 pub use decode::{
@@ -13,4 +15,6 @@ pub use decode::{
 };
 pub use map::{Map, compare_keys};
 pub use record::{Fields, Record, RecordError};
+pub(crate) use scan::bat_ids_prefix;
+pub use scan::{Scan, scan_block, scan_block_lenient};
 pub use value::{Value, write_bytes_head, write_list_head, write_map_head, write_text};

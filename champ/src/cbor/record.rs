@@ -174,6 +174,8 @@ impl Value {
 #[derive(Debug, Clone)]
 pub struct Fields {
     map: Map,
+    // A hostile map has many keys, a record few fields: taking one must not move all the others.
+    taken: Vec<&'static str>,
 }
 
 impl Fields {
@@ -184,12 +186,18 @@ impl Fields {
     pub fn of(value: Value, record: &'static str) -> Result<Self, RecordError> {
         Ok(Self {
             map: value.into_map(record)?,
+            taken: Vec::new(),
         })
     }
 
     /// Takes a field that may be absent.
     pub fn optional(&mut self, field: &'static str) -> Option<Value> {
-        self.map.remove(field)
+        if self.taken.contains(&field) {
+            return None;
+        }
+        let value = self.map.take(field)?;
+        self.taken.push(field);
+        Some(value)
     }
 
     /// Takes a field that must be there.
@@ -211,6 +219,6 @@ impl Fields {
 
     /// Returns what was not taken: keys this version does not know, to be preserved on rewriting.
     pub fn rest(self) -> Map {
-        self.map
+        self.map.without(&self.taken)
     }
 }
