@@ -1,9 +1,22 @@
 //! What only the user can read: login, capabilities, encrypted files and folders, and the client that moves them.
 //!
+//! The formats are bytes in, bytes out: no sockets, no files, no clock and no randomness of their own. They
+//! compile for wasm32, so that keys never leave a browser page.
+//!
 //! Spec: 02, 20 and 21; the client's side of 05 to 10.
 
+pub mod capability;
+pub mod chunk_chain;
+pub mod ciphertext;
+pub mod crypto;
+pub mod directory;
 pub mod environment;
 pub mod error;
+pub mod file;
+pub mod hash_tree;
+pub mod link_node;
+pub mod node;
+pub mod properties;
 pub mod transport;
 
 pub use environment::Environment;
