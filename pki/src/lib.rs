@@ -9,10 +9,12 @@
 pub mod algorithm;
 pub mod block_access;
 pub mod boxing;
+pub mod claim;
 pub mod keys;
 mod list;
 pub mod owned;
 pub mod pointer;
 pub mod proof_of_work;
 pub mod signed;
+pub mod username;
 pub mod writer_data;
