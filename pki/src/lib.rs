@@ -9,6 +9,7 @@
 pub mod algorithm;
 pub mod block_access;
 pub mod boxing;
+pub mod chain;
 pub mod claim;
 pub mod keys;
 mod list;
