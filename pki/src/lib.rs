@@ -18,4 +18,5 @@ pub mod pointer;
 pub mod proof_of_work;
 pub mod signed;
 pub mod username;
+pub mod wire;
 pub mod writer_data;

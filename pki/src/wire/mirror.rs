@@ -1,0 +1,258 @@
+//! Mirroring and migration of users (Spec: 10 §6, 12 §5 to §7).
+
+use bytes::Bytes;
+use champ::{
+    Cid, CidError,
+    access::BatWithId,
+    cbor::{Record, RecordError, Value, decode},
+    data_stream::{MAX_STRING_BYTES, Reader, Writer},
+};
+
+use super::{
+    Body, WireError,
+    body::record_body,
+    signup::{MAX_PROOF_BYTES, MAX_SPACE_REQUEST_BYTES, limited},
+    snapshot::UserSnapshot,
+};
+use crate::chain::ClaimChain;
+
+/// Longest token item, in bytes; in `migrateUser` 128.
+pub const MAX_BAT_BYTES: usize = 100;
+/// Longest signed time item, in bytes.
+pub const MAX_AUTH_BYTES: usize = 4096;
+/// Longest chain in `migrateUser` that clients may send, in bytes: about 12 links.
+pub const CLIENT_MIGRATION_CHAIN_BYTES: usize = 4096;
+/// Longest chain in `migrateUser` that is read, in bytes.
+pub const MAX_MIGRATION_CHAIN_BYTES: usize = 64 << 10;
+/// Longest server id item, in bytes.
+pub const MAX_SERVER_ID_BYTES: usize = 128;
+/// Most snapshots in one page.
+pub const SNAPSHOT_PAGE: usize = 10;
+/// Longest page of snapshots, in bytes (Spec: 12, security checks).
+pub const MAX_SNAPSHOTS_BYTES: usize = 8 << 20;
+/// The time that stands for "everything": the smallest instant of official software, in epoch seconds.
+pub const FROM_THE_BEGINNING: i64 = -31_557_014_167_219_200;
+
+fn read_bat(reader: &mut Reader<'_>, max: usize) -> Result<BatWithId, WireError> {
+    Ok(BatWithId::from_value(decode(reader.bytes(max)?)?)?)
+}
+
+/// The body of `mirror`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MirrorRequest {
+    /// Whose data shall be mirrored here.
+    pub username: String,
+    /// The mirror token.
+    pub bat: BatWithId,
+    /// Signed time by the identity key.
+    pub auth: Bytes,
+    /// Proof of work record.
+    pub proof: Bytes,
+}
+
+impl Body for MirrorRequest {
+    const MAX_BYTES: usize = 16 << 10;
+
+    fn to_body(&self) -> Vec<u8> {
+        Writer::new()
+            .string(&self.username)
+            .bytes(&self.bat.encode())
+            .bytes(&self.auth)
+            .bytes(&self.proof)
+            .finish()
+    }
+
+    fn from_body(body: &Bytes) -> Result<Self, WireError> {
+        let mut reader = limited(body, Self::MAX_BYTES)?;
+        Ok(Self {
+            username: reader.string(MAX_STRING_BYTES)?.to_owned(),
+            bat: read_bat(&mut reader, MAX_BAT_BYTES)?,
+            auth: body.slice_ref(reader.bytes(MAX_AUTH_BYTES)?),
+            proof: body.slice_ref(reader.bytes(MAX_PROOF_BYTES)?),
+        })
+    }
+}
+
+/// The body of `startPaidMirror`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartPaidMirror {
+    /// Whose data shall be mirrored here.
+    pub username: String,
+    /// Signed time by the identity key.
+    pub auth: Bytes,
+    /// Proof of work record over the name.
+    pub proof: Bytes,
+}
+
+impl Body for StartPaidMirror {
+    const MAX_BYTES: usize = 16 << 10;
+
+    fn to_body(&self) -> Vec<u8> {
+        Writer::new()
+            .string(&self.username)
+            .bytes(&self.auth)
+            .bytes(&self.proof)
+            .finish()
+    }
+
+    fn from_body(body: &Bytes) -> Result<Self, WireError> {
+        let mut reader = limited(body, Self::MAX_BYTES)?;
+        Ok(Self {
+            username: reader.string(MAX_STRING_BYTES)?.to_owned(),
+            auth: body.slice_ref(reader.bytes(MAX_AUTH_BYTES)?),
+            proof: body.slice_ref(reader.bytes(MAX_PROOF_BYTES)?),
+        })
+    }
+}
+
+/// The body of `completePaidMirror`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompletePaidMirror {
+    /// Whose data shall be mirrored here.
+    pub username: String,
+    /// The mirror token.
+    pub bat: BatWithId,
+    /// Proof of work record.
+    pub proof: Bytes,
+    /// Space request signed by the identity.
+    pub space_request: Bytes,
+}
+
+impl Body for CompletePaidMirror {
+    const MAX_BYTES: usize = MAX_SPACE_REQUEST_BYTES + (8 << 10);
+
+    fn to_body(&self) -> Vec<u8> {
+        Writer::new()
+            .string(&self.username)
+            .bytes(&self.bat.encode())
+            .bytes(&self.proof)
+            .bytes(&self.space_request)
+            .finish()
+    }
+
+    fn from_body(body: &Bytes) -> Result<Self, WireError> {
+        let mut reader = limited(body, Self::MAX_BYTES)?;
+        Ok(Self {
+            username: reader.string(MAX_STRING_BYTES)?.to_owned(),
+            bat: read_bat(&mut reader, MAX_BAT_BYTES)?,
+            proof: body.slice_ref(reader.bytes(MAX_PROOF_BYTES)?),
+            space_request: body.slice_ref(reader.bytes(MAX_SPACE_REQUEST_BYTES)?),
+        })
+    }
+}
+
+/// The body of `getUserSnapshots`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotsRequest {
+    /// The last name already seen; empty at the start.
+    pub cursor: String,
+    /// The token of the whole node.
+    pub instance_bat: BatWithId,
+    /// Only link counts changed after this, in seconds since 1970.
+    pub after_epoch_seconds: i64,
+}
+
+impl Body for SnapshotsRequest {
+    const MAX_BYTES: usize = 8 << 10;
+
+    fn to_body(&self) -> Vec<u8> {
+        Writer::new()
+            .string(&self.cursor)
+            .bytes(&self.instance_bat.encode())
+            .long(self.after_epoch_seconds)
+            .finish()
+    }
+
+    fn from_body(body: &Bytes) -> Result<Self, WireError> {
+        let mut reader = limited(body, Self::MAX_BYTES)?;
+        Ok(Self {
+            cursor: reader.string(MAX_STRING_BYTES)?.to_owned(),
+            instance_bat: read_bat(&mut reader, MAX_BAT_BYTES)?,
+            after_epoch_seconds: reader.long()?,
+        })
+    }
+}
+
+/// The reply of `getUserSnapshots`: at most [`SNAPSHOT_PAGE`] users, in byte order of names.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UserSnapshots(pub Vec<UserSnapshot>);
+
+impl Record for UserSnapshots {
+    fn to_value(&self) -> Value {
+        Value::List(self.0.iter().map(Record::to_value).collect())
+    }
+
+    fn from_value(value: Value) -> Result<Self, RecordError> {
+        let list = value.into_list("snapshots")?;
+        if list.len() > SNAPSHOT_PAGE {
+            return Err(RecordError::OutOfRange { field: "snapshots" });
+        }
+        list.into_iter()
+            .map(UserSnapshot::from_value)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+/// The body of `migrateUser`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrateRequest {
+    /// Who moves.
+    pub username: String,
+    /// The full new chain, naming the target.
+    pub chain: ClaimChain,
+    /// The server the user is at, as in the old claim.
+    pub current_server: Cid,
+    /// The mirror token, if the account has one.
+    pub bat: Option<BatWithId>,
+    /// Only link counts changed after this, in seconds since 1970.
+    pub after_epoch_seconds: i64,
+    /// The user's usage in bytes, as the client knows it.
+    pub usage_bytes: i64,
+    /// Publish the claim, or only hand out the state.
+    pub commit: bool,
+}
+
+impl Body for MigrateRequest {
+    const MAX_BYTES: usize = MAX_MIGRATION_CHAIN_BYTES + (8 << 10);
+
+    fn to_body(&self) -> Vec<u8> {
+        let stream = Writer::new()
+            .string(&self.username)
+            .bytes(&self.chain.encode())
+            .bytes(&self.current_server.to_bytes())
+            .boolean(self.bat.is_some());
+        match &self.bat {
+            Some(bat) => stream.bytes(&bat.encode()),
+            None => stream,
+        }
+        .long(self.after_epoch_seconds)
+        .long(self.usage_bytes)
+        .boolean(self.commit)
+        .finish()
+    }
+
+    fn from_body(body: &Bytes) -> Result<Self, WireError> {
+        let mut reader = limited(body, Self::MAX_BYTES)?;
+        let server = |source: CidError| RecordError::Cid {
+            field: "current server",
+            source,
+        };
+        Ok(Self {
+            username: reader.string(MAX_STRING_BYTES)?.to_owned(),
+            chain: ClaimChain::from_value(decode(reader.bytes(MAX_MIGRATION_CHAIN_BYTES)?)?)?,
+            current_server: Cid::decode(reader.bytes(MAX_SERVER_ID_BYTES)?).map_err(server)?,
+            bat: match reader.boolean()? {
+                true => Some(read_bat(&mut reader, MAX_SERVER_ID_BYTES)?),
+                false => None,
+            },
+            after_epoch_seconds: reader.long()?,
+            usage_bytes: reader.long()?,
+            commit: reader.boolean()?,
+        })
+    }
+}
+
+record_body! {
+    UserSnapshots: MAX_SNAPSHOTS_BYTES, 1 << 20;
+}

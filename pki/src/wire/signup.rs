@@ -1,0 +1,295 @@
+//! Sign-up, chain updates and paid sign-up: data streams of the name API (Spec: 10 §6, §7).
+
+use bytes::Bytes;
+use champ::{
+    cbor::{Record, decode_shared},
+    data_stream::{MAX_STRING_BYTES, Reader, Writer},
+};
+
+use super::{
+    Body, WireError,
+    op_log::{MAX_OP_LOG_BYTES, OpLog},
+    payment::PaymentProperties,
+};
+use crate::chain::{ClaimChain, ClaimLink};
+
+/// Longest claim or chain item, in bytes.
+pub const MAX_LINKS_BYTES: usize = 4 << 20;
+/// Longest proof of work item, in bytes.
+pub const MAX_PROOF_BYTES: usize = 100;
+/// Longest signed space request item, in bytes.
+pub const MAX_SPACE_REQUEST_BYTES: usize = 64 << 10;
+
+/// The sum of the item limits of the largest request, with room for ignored bytes at the end.
+const MAX_REQUEST_BYTES: usize =
+    MAX_LINKS_BYTES + MAX_OP_LOG_BYTES + MAX_SPACE_REQUEST_BYTES + (8 << 10);
+
+/// Links with the bytes they came in: proofs of work cover exactly these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentLinks<L> {
+    links: L,
+    bytes: Bytes,
+}
+
+impl<L: Record> SentLinks<L> {
+    /// Encodes links to be sent.
+    pub fn new(links: L) -> Self {
+        let bytes = links.encode().into();
+        Self { links, bytes }
+    }
+
+    fn read(reader: &mut Reader<'_>, body: &Bytes) -> Result<Self, WireError> {
+        let bytes = body.slice_ref(reader.bytes(MAX_LINKS_BYTES)?);
+        // Shared decoding would pin the whole request for as long as the claim is kept.
+        let links = L::decode(&bytes)?;
+        Ok(Self { links, bytes })
+    }
+
+    /// Returns the links.
+    pub const fn get(&self) -> &L {
+        &self.links
+    }
+
+    /// Takes the links.
+    pub fn into_inner(self) -> L {
+        self.links
+    }
+}
+
+impl SentLinks<ClaimLink> {
+    /// Returns the data a proof of work covers: the list with this single link.
+    pub fn proof_data(&self) -> Vec<u8> {
+        let mut data = Vec::with_capacity(self.bytes.len() + 1);
+        data.push(0x81);
+        data.extend_from_slice(&self.bytes);
+        data
+    }
+}
+
+impl SentLinks<ClaimChain> {
+    /// Returns the data a proof of work covers: the list as sent.
+    pub const fn proof_data(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+/// The body of `signup`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignupRequest {
+    /// The name, as sent.
+    pub username: String,
+    /// Its first claim.
+    pub link: SentLinks<ClaimLink>,
+    /// Everything the new account writes.
+    pub ops: OpLog,
+    /// Proof of work record, forwarded unchanged.
+    pub proof: Bytes,
+    /// Sign-up token, or empty.
+    pub token: String,
+}
+
+impl Body for SignupRequest {
+    const MAX_BYTES: usize = MAX_REQUEST_BYTES;
+
+    fn to_body(&self) -> Vec<u8> {
+        Writer::new()
+            .string(&self.username)
+            .bytes(&self.link.bytes)
+            .bytes(&self.ops.encode())
+            .bytes(&self.proof)
+            .string(&self.token)
+            .finish()
+    }
+
+    fn from_body(body: &Bytes) -> Result<Self, WireError> {
+        let mut reader = limited(body, Self::MAX_BYTES)?;
+        Ok(Self {
+            username: reader.string(MAX_STRING_BYTES)?.to_owned(),
+            link: SentLinks::read(&mut reader, body)?,
+            ops: OpLog::decode_item(&body.slice_ref(reader.bytes(MAX_OP_LOG_BYTES)?))?,
+            proof: body.slice_ref(reader.bytes(MAX_PROOF_BYTES)?),
+            token: reader.string(MAX_STRING_BYTES)?.to_owned(),
+        })
+    }
+}
+
+/// The body of `updateChain`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpdateChainRequest {
+    /// The name, as sent.
+    pub username: String,
+    /// The full new chain, or its changed tail.
+    pub chain: SentLinks<ClaimChain>,
+    /// Proof of work record, forwarded unchanged.
+    pub proof: Bytes,
+    /// Sign-up token, or empty.
+    pub token: String,
+}
+
+impl Body for UpdateChainRequest {
+    const MAX_BYTES: usize = MAX_REQUEST_BYTES;
+
+    fn to_body(&self) -> Vec<u8> {
+        Writer::new()
+            .string(&self.username)
+            .bytes(&self.chain.bytes)
+            .bytes(&self.proof)
+            .string(&self.token)
+            .finish()
+    }
+
+    fn from_body(body: &Bytes) -> Result<Self, WireError> {
+        let mut reader = limited(body, Self::MAX_BYTES)?;
+        Ok(Self {
+            username: reader.string(MAX_STRING_BYTES)?.to_owned(),
+            chain: SentLinks::read(&mut reader, body)?,
+            proof: body.slice_ref(reader.bytes(MAX_PROOF_BYTES)?),
+            token: reader.string(MAX_STRING_BYTES)?.to_owned(),
+        })
+    }
+}
+
+/// The body of `startPaidSignup`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartPaidSignup {
+    /// The name, as sent.
+    pub username: String,
+    /// Its first claim.
+    pub link: SentLinks<ClaimLink>,
+    /// Proof of work record, forwarded unchanged.
+    pub proof: Bytes,
+}
+
+impl Body for StartPaidSignup {
+    const MAX_BYTES: usize = MAX_REQUEST_BYTES;
+
+    fn to_body(&self) -> Vec<u8> {
+        Writer::new()
+            .string(&self.username)
+            .bytes(&self.link.bytes)
+            .bytes(&self.proof)
+            .finish()
+    }
+
+    fn from_body(body: &Bytes) -> Result<Self, WireError> {
+        let mut reader = limited(body, Self::MAX_BYTES)?;
+        Ok(Self {
+            username: reader.string(MAX_STRING_BYTES)?.to_owned(),
+            link: SentLinks::read(&mut reader, body)?,
+            proof: body.slice_ref(reader.bytes(MAX_PROOF_BYTES)?),
+        })
+    }
+}
+
+/// The body of `completePaidSignup`. The proof stands before the space request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompletePaidSignup {
+    /// The name, as sent.
+    pub username: String,
+    /// Its first claim.
+    pub link: SentLinks<ClaimLink>,
+    /// Everything the new account writes; empty towards the registrar.
+    pub ops: OpLog,
+    /// Proof of work record, forwarded unchanged.
+    pub proof: Bytes,
+    /// Space request signed by the new identity; empty towards the registrar.
+    pub space_request: Bytes,
+}
+
+impl Body for CompletePaidSignup {
+    const MAX_BYTES: usize = MAX_REQUEST_BYTES;
+
+    fn to_body(&self) -> Vec<u8> {
+        Writer::new()
+            .string(&self.username)
+            .bytes(&self.link.bytes)
+            .bytes(&self.ops.encode())
+            .bytes(&self.proof)
+            .bytes(&self.space_request)
+            .finish()
+    }
+
+    fn from_body(body: &Bytes) -> Result<Self, WireError> {
+        let mut reader = limited(body, Self::MAX_BYTES)?;
+        Ok(Self {
+            username: reader.string(MAX_STRING_BYTES)?.to_owned(),
+            link: SentLinks::read(&mut reader, body)?,
+            ops: OpLog::decode_item(&body.slice_ref(reader.bytes(MAX_OP_LOG_BYTES)?))?,
+            proof: body.slice_ref(reader.bytes(MAX_PROOF_BYTES)?),
+            space_request: body.slice_ref(reader.bytes(MAX_SPACE_REQUEST_BYTES)?),
+        })
+    }
+}
+
+/// The reply of `signup` and `updateChain`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignupReply {
+    /// Done.
+    Accepted,
+    /// Not done: repeat with a proof of this difficulty.
+    MoreWork(i32),
+}
+
+impl Body for SignupReply {
+    const MAX_BYTES: usize = 1 << 10;
+
+    fn to_body(&self) -> Vec<u8> {
+        match self {
+            Self::Accepted => Writer::new().boolean(true),
+            Self::MoreWork(difficulty) => Writer::new().boolean(false).int(*difficulty),
+        }
+        .finish()
+    }
+
+    fn from_body(body: &Bytes) -> Result<Self, WireError> {
+        let mut reader = limited(body, Self::MAX_BYTES)?;
+        Ok(match reader.boolean()? {
+            true => Self::Accepted,
+            false => Self::MoreWork(reader.int()?),
+        })
+    }
+}
+
+/// The reply of `startPaidSignup` and `startPaidMirror`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StartPaidReply {
+    /// Pay here.
+    Payable(PaymentProperties),
+    /// Repeat with a proof of this difficulty; 256 means never.
+    MoreWork(i32),
+}
+
+impl StartPaidReply {
+    /// The answer of a server that sells nothing.
+    pub const NEVER: Self = Self::MoreWork(256);
+}
+
+impl Body for StartPaidReply {
+    const MAX_BYTES: usize = super::payment::MAX_PAYMENT_PROPERTIES_BYTES + 5;
+
+    fn to_body(&self) -> Vec<u8> {
+        match self {
+            Self::Payable(properties) => Writer::new().boolean(true).bytes(&properties.encode()),
+            Self::MoreWork(difficulty) => Writer::new().boolean(false).int(*difficulty),
+        }
+        .finish()
+    }
+
+    fn from_body(body: &Bytes) -> Result<Self, WireError> {
+        let mut reader = limited(body, Self::MAX_BYTES)?;
+        Ok(match reader.boolean()? {
+            true => Self::Payable(PaymentProperties::from_value(decode_shared(
+                &body.slice_ref(reader.bytes(Self::MAX_BYTES)?),
+            )?)?),
+            false => Self::MoreWork(reader.int()?),
+        })
+    }
+}
+
+/// Starts reading a data stream of at most `max` bytes.
+pub(super) fn limited(body: &Bytes, max: usize) -> Result<Reader<'_>, WireError> {
+    if body.len() > max {
+        return Err(WireError::TooLarge { max });
+    }
+    Ok(Reader::new(body))
+}
