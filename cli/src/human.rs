@@ -1,0 +1,94 @@
+//! Sizes and times as people read them, and names that cannot disturb a terminal.
+
+use std::{fmt::Write, time::SystemTime};
+
+use time::{OffsetDateTime, format_description::FormatItem, macros::format_description};
+
+/// Returns a size with three digits and a binary unit: `0 B`, `17 B`, `4.0 KiB`, `1.5 GiB`.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = "KiB";
+    for next in UNITS.iter().skip(1) {
+        if value < 999.5 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    if value < 9.95 {
+        format!("{value:.1} {unit}")
+    } else {
+        format!("{value:.0} {unit}")
+    }
+}
+
+/// Returns a time as `2026-11-21 18:05`, in UTC.
+#[must_use]
+pub fn time(at: SystemTime) -> String {
+    const FORM: &[FormatItem<'_>] = format_description!("[year]-[month]-[day] [hour]:[minute]");
+    OffsetDateTime::from(at).format(FORM).unwrap_or_default()
+}
+
+/// Returns a time as RFC 3339 in UTC, for scripts.
+#[must_use]
+pub fn rfc3339(at: SystemTime) -> String {
+    OffsetDateTime::from(at)
+        .format(&time::format_description::well_known::Rfc3339)
+        .unwrap_or_default()
+}
+
+/// Returns text with control and direction-changing characters escaped: names come from others.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        let is_tricky = c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if is_tricky {
+            let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(1023), "1023 B");
+        assert_eq!(size(1024), "1.0 KiB");
+        assert_eq!(size(12 << 20), "12 MiB");
+        assert_eq!(size(3 << 29), "1.5 GiB");
+        assert_eq!(size(u64::MAX), "16 EiB");
+    }
+
+    #[test]
+    fn times_are_utc() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_284_272);
+        assert_eq!(time(at), "2026-11-21 18:04");
+        assert_eq!(rfc3339(at), "2026-11-21T18:04:32Z");
+    }
+
+    #[test]
+    fn names_cannot_drive_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\u{a}");
+        assert_eq!(printable("gpj.\u{202e}exe"), "gpj.\\u{202e}exe");
+        assert_eq!(
+            printable("\u{65e5}\u{672c} \u{e9}"),
+            "\u{65e5}\u{672c} \u{e9}"
+        );
+    }
+}

@@ -1,0 +1,5 @@
+//! Local files: walking a folder to upload, writing downloads safely.
+
+pub mod name;
+pub mod partial;
+pub mod walk;

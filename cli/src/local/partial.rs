@@ -1,0 +1,184 @@
+//! A download in progress: written under a hidden name, moved to its own name when complete.
+//!
+//! Invariant: a file is never seen under its final name with partial content; an interrupted download leaves at
+//! most one hidden file, which the next attempt reuses and replaces.
+
+use std::{
+    ffi::OsString,
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use sha2::{Digest, Sha256};
+
+/// A file being downloaded. Removed on drop unless [`Self::finish`] was called.
+#[derive(Debug)]
+pub struct PartialFile {
+    file: Option<File>,
+    hidden: PathBuf,
+    target: PathBuf,
+    position: u64,
+}
+
+impl PartialFile {
+    /// Opens the hidden file beside `target`.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system; `WouldBlock` when another process downloads to the same name.
+    pub fn create(target: &Path) -> io::Result<Self> {
+        let name = target
+            .file_name()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no file name"))?;
+        let mut hidden_name = OsString::from(".kastro-part-");
+        // The name itself would not fit when it is as long as names can be.
+        let digest = Sha256::digest(name.as_encoded_bytes());
+        hidden_name.push(data_encoding::HEXLOWER.encode(digest.get(..8).unwrap_or_default()));
+        let hidden = target.with_file_name(hidden_name);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        {
+            // Someone else could have put a link there, in a folder many can write.
+            use std::os::unix::fs::OpenOptionsExt;
+            options.custom_flags(libc::O_NOFOLLOW);
+        }
+        let file = options.open(&hidden)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::WouldBlock,
+                    "another download to the same name is under way",
+                ));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        file.set_len(0)?;
+        Ok(Self {
+            file: Some(file),
+            hidden,
+            target: target.to_path_buf(),
+            position: 0,
+        })
+    }
+
+    /// Appends bytes. Stretches of zeros become holes.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system.
+    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let file = self.file.as_mut().ok_or_else(closed)?;
+        for piece in bytes.chunks(HOLE_BYTES) {
+            if piece.len() == HOLE_BYTES && piece.iter().all(|byte| *byte == 0) {
+                file.seek(SeekFrom::Current(HOLE_BYTES_I64))?;
+            } else {
+                file.write_all(piece)?;
+            }
+        }
+        self.position += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Completes the file and gives it its name and modification time.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system.
+    pub fn finish(mut self, modified: Option<SystemTime>) -> io::Result<()> {
+        let file = self.file.take().ok_or_else(closed)?;
+        file.set_len(self.position)?;
+        if let Some(modified) = modified {
+            file.set_modified(modified)?;
+        }
+        std::fs::rename(&self.hidden, &self.target)?;
+        self.hidden.clear();
+        Ok(())
+    }
+}
+
+impl Drop for PartialFile {
+    fn drop(&mut self) {
+        if !self.hidden.as_os_str().is_empty() {
+            let _ = std::fs::remove_file(&self.hidden);
+        }
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::other("the download is finished already")
+}
+
+/// Zeros at least this long are not written.
+const HOLE_BYTES: usize = 64 * 1024;
+const HOLE_BYTES_I64: i64 = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_seen_before_it_is_complete() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("a.txt");
+        let mut partial = PartialFile::create(&target).unwrap();
+        partial.append(b"hello").unwrap();
+        assert!(!target.exists());
+        let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        partial.finish(Some(modified)).unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"hello");
+        assert_eq!(target.metadata().unwrap().modified().unwrap(), modified);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_abandoned_download_leaves_nothing_and_touches_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("a.txt");
+        std::fs::write(&target, b"old").unwrap();
+        let mut partial = PartialFile::create(&target).unwrap();
+        partial.append(b"new").unwrap();
+        drop(partial);
+        assert_eq!(std::fs::read(&target).unwrap(), b"old");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn two_downloads_to_one_name_do_not_mix() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("a.txt");
+        let _first = PartialFile::create(&target).unwrap();
+        let second = PartialFile::create(&target).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn zeros_read_back_as_zeros() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("sparse");
+        let mut content = vec![1_u8; HOLE_BYTES];
+        content.resize(5 * HOLE_BYTES + 17, 0);
+        let mut partial = PartialFile::create(&target).unwrap();
+        partial.append(&content).unwrap();
+        partial.finish(None).unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), content);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_planted_link_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("a.txt");
+        let victim = folder.path().join("victim");
+        std::fs::write(&victim, b"keep").unwrap();
+        let hidden = PartialFile::create(&target).unwrap().hidden.clone();
+        std::os::unix::fs::symlink(&victim, &hidden).unwrap();
+        assert!(PartialFile::create(&target).is_err());
+        assert_eq!(std::fs::read(&victim).unwrap(), b"keep");
+    }
+}

@@ -1,0 +1,5 @@
+//! The ways from the client to a node.
+
+mod http;
+
+pub use http::HttpTransport;
