@@ -129,3 +129,53 @@ pub fn with_null(root: &Cid, key: &[u8], stored: &mut MemoryBlocks) -> Cid {
     stored.insert(block);
     cid
 }
+
+/// A source that remembers what was asked of it and can be told to misbehave.
+#[derive(Default)]
+pub struct Watched {
+    pub blocks: MemoryBlocks,
+    pub asked: std::sync::Mutex<Vec<Cid>>,
+    /// Blocks that are readable with this token only.
+    pub protected: BTreeMap<Cid, champ::access::BatWithId>,
+    /// Answered instead of the block asked for.
+    pub swapped: Option<Block>,
+}
+
+impl Watched {
+    pub fn over(blocks: &MemoryBlocks) -> Self {
+        Self {
+            blocks: blocks.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// Returns the blocks asked for since the last call.
+    pub fn take_asked(&self) -> Vec<Cid> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+}
+
+#[async_trait::async_trait]
+impl champ::BlockSource for Watched {
+    async fn block(
+        &self,
+        cid: &Cid,
+        token: Option<&champ::access::BatWithId>,
+    ) -> Result<Option<Block>, champ::SourceError> {
+        self.asked.lock().unwrap().push(cid.clone());
+        if self
+            .protected
+            .get(cid)
+            .is_some_and(|needed| Some(needed) != token)
+        {
+            return Err(champ::SourceError::Rejected {
+                cid: cid.clone(),
+                reason: "not authorised".to_owned(),
+            });
+        }
+        Ok(self
+            .swapped
+            .clone()
+            .or_else(|| self.blocks.get(cid).cloned()))
+    }
+}

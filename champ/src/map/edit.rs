@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{TryStreamExt, stream::FuturesUnordered};
 
 use super::{
     Champ, ChampError, MAX_BUCKET, MAX_DEPTH,
@@ -166,11 +166,17 @@ impl Champ {
                 .filter(|(_, child)| child.loaded().is_none())
                 .filter_map(|(_, child)| Some((child.cid()?, *child)))
                 .collect();
-            stream::iter(missing.into_values())
-                .map(|child| child.load_kept(depth + 1, None, source))
-                .buffer_unordered(CONCURRENT_READS)
-                .try_for_each(|_| std::future::ready(Ok(())))
-                .await?;
+            let mut waiting = missing.into_values();
+            let mut reading = FuturesUnordered::new();
+            loop {
+                let room = CONCURRENT_READS - reading.len();
+                for child in waiting.by_ref().take(room) {
+                    reading.push(child.load_kept(depth + 1, None, source));
+                }
+                if reading.try_next().await?.is_none() {
+                    break;
+                }
+            }
             walks = next
                 .into_iter()
                 .filter_map(|(path, child)| Some((path, &**child.loaded()?)))

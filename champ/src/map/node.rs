@@ -302,3 +302,186 @@ fn bucket(items: Vec<Value>) -> Result<Vec<Mapping>, NodeError> {
     }
     Ok(mappings)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cbor::Map, cid::Cid};
+
+    fn list(items: impl IntoIterator<Item = Value>) -> Value {
+        items.into_iter().collect::<Vec<Value>>().into()
+    }
+
+    fn bytes(bytes: &[u8]) -> Value {
+        Value::from(bytes)
+    }
+
+    fn child() -> Value {
+        Value::Link(Cid::of_cbor(b""))
+    }
+
+    fn decode(data: &[u8], links: &[u8], contents: Vec<Value>) -> Result<ChampNode, NodeError> {
+        let node = list([bytes(data), bytes(links), list(contents)]);
+        ChampNode::decode(&node.encode().into())
+    }
+
+    fn reason(result: Result<ChampNode, NodeError>) -> NodeError {
+        result.unwrap_err()
+    }
+
+    #[test]
+    fn a_list_shorter_than_three_is_refused() {
+        for node in [list([]), list([bytes(&[])]), list([bytes(&[]), bytes(&[])])] {
+            let error = reason(ChampNode::decode(&node.encode().into()));
+            assert!(matches!(error, NodeError::Record(RecordError::Missing(_))));
+        }
+    }
+
+    #[test]
+    fn elements_beyond_the_third_are_ignored() {
+        let node = list([bytes(&[]), bytes(&[]), list([]), Value::Int(1)]);
+        assert!(ChampNode::decode(&node.encode().into()).is_ok());
+    }
+
+    #[test]
+    fn bitmaps_that_are_not_byte_strings_are_refused() {
+        for (data, links) in [(Value::Int(1), bytes(&[])), (bytes(&[]), Value::Null)] {
+            let node = list([data, links, list([])]);
+            let error = reason(ChampNode::decode(&node.encode().into()));
+            assert!(matches!(
+                error,
+                NodeError::Record(RecordError::WrongKind { .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn bits_above_slot_7_are_refused_and_trailing_zero_bytes_are_not() {
+        assert_eq!(
+            reason(decode(&[0, 1], &[], vec![list([])])),
+            NodeError::Bitmap
+        );
+        assert_eq!(
+            reason(decode(&[], &[0, 0, 8], vec![child()])),
+            NodeError::Bitmap
+        );
+        assert!(decode(&[1, 0], &[0], vec![list([])]).is_ok());
+    }
+
+    #[test]
+    fn a_slot_in_both_bitmaps_is_refused() {
+        let contents = vec![list([]), child()];
+        assert_eq!(reason(decode(&[4], &[4], contents)), NodeError::SlotInBoth);
+    }
+
+    #[test]
+    fn a_number_of_contents_other_than_the_number_of_bits_is_refused() {
+        for contents in [vec![], vec![list([])], vec![list([]), child(), child()]] {
+            let actual = contents.len();
+            let expected = NodeError::ContentCount {
+                expected: 2,
+                actual,
+            };
+            assert_eq!(reason(decode(&[1], &[2], contents)), expected);
+        }
+    }
+
+    #[test]
+    fn contents_that_are_neither_list_nor_link_are_refused() {
+        assert_eq!(
+            reason(decode(&[1], &[], vec![Value::Int(1)])),
+            NodeError::ContentKind
+        );
+        assert_eq!(
+            reason(decode(&[], &[1], vec![bytes(b"")])),
+            NodeError::ContentKind
+        );
+    }
+
+    #[test]
+    fn a_bucket_and_a_link_in_each_others_place_are_refused() {
+        assert_eq!(
+            reason(decode(&[1], &[], vec![child()])),
+            NodeError::ContentOrder
+        );
+        assert_eq!(
+            reason(decode(&[], &[1], vec![list([])])),
+            NodeError::ContentOrder
+        );
+    }
+
+    #[test]
+    fn a_bucket_with_an_odd_number_of_elements_is_refused() {
+        let bucket = list([bytes(b"k"), Value::Null, bytes(b"l")]);
+        assert_eq!(
+            reason(decode(&[1], &[], vec![bucket])),
+            NodeError::OddBucket
+        );
+    }
+
+    #[test]
+    fn keys_that_are_not_byte_strings_are_refused() {
+        let bucket = list([Value::from("k"), Value::Null]);
+        let error = reason(decode(&[1], &[], vec![bucket]));
+        assert!(matches!(
+            error,
+            NodeError::Record(RecordError::WrongKind { .. })
+        ));
+    }
+
+    #[test]
+    fn a_key_twice_in_one_bucket_is_refused_wherever_it_stands() {
+        for keys in [[b"a", b"a", b"b"], [b"b", b"a", b"b"]] {
+            let bucket = list(keys.into_iter().flat_map(|key| [bytes(key), Value::Int(1)]));
+            assert_eq!(
+                reason(decode(&[1], &[], vec![bucket])),
+                NodeError::DuplicateKey
+            );
+        }
+    }
+
+    #[test]
+    fn unsorted_empty_and_oversized_buckets_are_tolerated_and_written_as_they_were() {
+        let unsorted = list([bytes(b"b"), Value::Int(1), bytes(b"a"), Value::Int(2)]);
+        let large = list((0..9u8).flat_map(|i| [bytes(&[i]), Value::Null]));
+        let node = list([bytes(&[7]), bytes(&[]), list([unsorted, list([]), large])]).encode();
+        let decoded = ChampNode::decode(&node.clone().into()).unwrap();
+        assert_eq!(decoded.encode(true).unwrap(), node);
+    }
+
+    #[test]
+    fn buckets_ascend_and_child_links_descend_by_slot() {
+        let [a, b] = [b"a", b"b"].map(|content| Value::Link(Cid::of_cbor(content)));
+        let bucket = |key| list([bytes(key), Value::Int(1)]);
+        let contents = list([bucket(b"x"), bucket(b"y"), b.clone(), a.clone()]);
+        let node = list([bytes(&[0b1010]), bytes(&[0b0101]), contents]).encode();
+        let decoded = ChampNode::decode(&node.clone().into()).unwrap();
+        let children: Vec<Value> = decoded
+            .children()
+            .map(|child| Value::Link(child.cid().unwrap().clone()))
+            .collect();
+        assert_eq!(children, [a, b]);
+        assert_eq!(decoded.encode(false).unwrap(), node);
+    }
+
+    #[test]
+    fn the_map_form_is_accepted_for_any_node_and_written_for_roots_only() {
+        let id = BatId::new(Cid::of_raw(b"mirror"));
+        let node = list([bytes(&[]), bytes(&[]), list([])]);
+        let wrapped = |bats: Vec<Value>| {
+            Value::Map(Map::from_iter([("d", node.clone()), ("bats", list(bats))])).encode()
+        };
+        let bytes = wrapped(vec![id.to_value()]);
+        let decoded = ChampNode::decode(&bytes.clone().into()).unwrap();
+        assert_eq!(decoded.bat.as_ref(), Some(&id));
+        assert_eq!(decoded.encode(true).unwrap(), bytes);
+        assert_eq!(decoded.encode(false).unwrap(), node.encode());
+        let two = wrapped(vec![id.to_value(), id.to_value()]);
+        assert_eq!(
+            reason(ChampNode::decode(&two.into())),
+            NodeError::TooManyBats(2)
+        );
+        let no_list = Value::Map(Map::from_iter([("bats", list([]))])).encode();
+        assert!(ChampNode::decode(&no_list.into()).is_err());
+    }
+}
