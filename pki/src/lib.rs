@@ -4,6 +4,28 @@
 //! performs no I/O: the clock and the randomness are handed in, blocks come through
 //! [`champ::BlockSource`].
 //!
+//! ```
+//! use champ::Block;
+//! use pki::{
+//!     keys::{SecretKeyWithHash, SecretSigningKey},
+//!     pointer::{PointerUpdate, SignedPointer, check_successor},
+//!     writer_data::WriterData,
+//! };
+//!
+//! // A writer publishes its first root block ...
+//! let key = SecretKeyWithHash::new(SecretSigningKey::from_seed(&[7; 32]));
+//! let root: Block = WriterData::new_writer(key.writer()).to_block()?;
+//! let update = PointerUpdate::next(None, Some(root.cid().clone()))?;
+//! let signed = SignedPointer::sign(update, key.secret());
+//!
+//! // ... and whoever receives it checks signature, order and controller.
+//! let public = key.hash().inline_key().ok_or("named by another block")?;
+//! let received = SignedPointer::verify(&public, signed.into_bytes())?;
+//! check_successor(None, received.update())?;
+//! WriterData::in_block(&root, &key.writer())?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Spec: 02, 04, 06 §6, 07, 10.
 
 pub mod algorithm;

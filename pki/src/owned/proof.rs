@@ -1,4 +1,4 @@
-//! Owner proofs (Spec: 04 §5.1, §5.2).
+//! Owner proofs (Spec: 04 §5.1).
 
 use bytes::Bytes;
 use champ::{
@@ -113,14 +113,6 @@ impl Record for OwnerProof {
             signed_parent,
         })
     }
-}
-
-/// Returns the key under which a proof stands in the owned key champ: the bytes of the link to the owned
-/// key hash, reversed, so that the random bytes come first.
-pub fn owned_key_label(owned: &PublicKeyHash) -> Vec<u8> {
-    let mut label = owned.encode();
-    label.reverse();
-    label
 }
 
 #[cfg(test)]
