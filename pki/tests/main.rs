@@ -1,1 +1,22 @@
-//! Integration tests of the crate.
+//! Integration tests of the crate: one binary.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod support;
+
+mod algorithm_vectors;
+mod block_access_vectors;
+mod boxing_vectors;
+mod key_vectors;
+mod ownership;
+mod pointer_vectors;
+mod proof_of_work_vectors;
+mod properties;
+mod signed_vectors;
+mod writer_data_vectors;
