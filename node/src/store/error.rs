@@ -44,6 +44,10 @@ pub enum StoreError {
     /// The embedded database failed.
     #[error("the database failed")]
     Database(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// A flush of the database failed, so what is on the disk is unknown: no write is accepted until the process
+    /// is started again. Reads go on.
+    #[error("writes are stopped since a flush of the database failed; restart the node")]
+    Halted,
     /// The data folder belongs to a running process.
     #[error("data folder {} is in use by another kastro{}", path.display(), Pid(*.pid))]
     InUse {

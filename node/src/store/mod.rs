@@ -2,11 +2,12 @@
 //!
 //! Two interfaces, [`BlockStore`] and [`MetaStore`], and what joins them, [`Store`]. Both keep one promise: when
 //! the future of a write resolves, the write is on stable storage, and blocks are there before the metadata that
-//! names them. [`MemoryStore`] is the model and serves tests.
+//! names them. [`DiskStore`] keeps a folder of this machine; [`MemoryStore`] is the model and serves tests.
 //!
 //! Spec: 06 §4, 12 §1, §2, §4.2, 40 §11.
 
 mod block;
+pub mod disk;
 mod error;
 mod memory;
 mod meta;
@@ -16,6 +17,7 @@ pub use block::{
     BlockCounts, BlockInfo, BlockStore, Deleted, Generation, MAX_DELETE_BLOCKS, MAX_LIST_BLOCKS,
     MAX_PUT_BLOCKS, NameError, Partition, TransactionId,
 };
+pub use disk::{DiskOptions, DiskStore, FreeFloor};
 pub use error::{Misuse, StoreError};
 pub use memory::MemoryStore;
 pub use meta::{

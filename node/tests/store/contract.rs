@@ -10,9 +10,9 @@ use std::{
 
 use champ::{Block, Cid, Multihash};
 use node::store::{
-    Batch, BlockCounts, BlockStore, Clock, CommitOutcome, MAX_BATCH_ROWS, MAX_DELETE_BLOCKS,
-    MAX_KEY_BYTES, MAX_PUT_BLOCKS, MAX_VALUE_BYTES, MemoryStore, MetaStore, Misuse, Partition,
-    Store, StoreError, TransactionId, tables,
+    Batch, BlockCounts, Clock, CommitOutcome, MAX_BATCH_ROWS, MAX_DELETE_BLOCKS, MAX_KEY_BYTES,
+    MAX_PUT_BLOCKS, MAX_VALUE_BYTES, MemoryStore, Misuse, Partition, Store, StoreError,
+    TransactionId, tables,
 };
 
 /// A clock that a test moves by hand.

@@ -1,3 +1,4 @@
 //! Every store against the contract of its traits.
 
 mod contract;
+mod disk;
