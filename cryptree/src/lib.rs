@@ -15,9 +15,15 @@ pub mod error;
 pub mod file;
 pub mod hash_tree;
 pub mod link_node;
+pub mod login;
+pub mod mime;
 pub mod node;
 pub mod properties;
+#[cfg(test)]
+mod replay;
+pub mod secret_link;
 pub mod transport;
+pub mod upload_record;
 
 pub use environment::Environment;
 pub use error::{ClientError, Misbehavior};

@@ -3,10 +3,12 @@
 //! Each record is a nonce and a secret box over the CBOR of some secret. Opening decodes the first CBOR
 //! value and ignores the padding after it, but returns nothing unless everything authenticates.
 
+mod asymmetric;
 mod fragmented;
 mod links;
 mod padded;
 
+pub use asymmetric::{AsymmetricCipherText, SourcedCipherText};
 pub use fragmented::{
     DATA_PADDING_BYTES, FRAGMENT_BYTES, Fragment, FragmentedPaddedCipherText, MAX_SECRET_BYTES,
     SealError, SealedFragments,

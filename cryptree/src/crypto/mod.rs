@@ -3,12 +3,20 @@
 //! Nothing outside this module names a cryptography crate. Sealing draws its nonce from the generator
 //! handed in; opening authenticates everything before it returns anything.
 
+mod boxing;
+mod curve;
+mod hybrid;
 mod kdf;
 mod key;
+mod password;
 pub mod secretbox;
 
+pub use boxing::{BoxError, BoxingKeyPair, SecretBoxingKey};
+pub use curve::CurveSecretKey;
+pub use hybrid::HybridSecretKey;
 pub use kdf::derive_key;
 pub use key::{Nonce, SymmetricKey};
+pub use password::{PasswordError, hash_password};
 
 /// Cipher text that does not open: wrong key, damaged, or forged. Deliberately says no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
