@@ -30,6 +30,7 @@
 
 pub mod algorithm;
 pub mod block_access;
+pub mod block_write;
 pub mod boxing;
 pub mod chain;
 pub mod claim;

@@ -12,28 +12,28 @@ use crate::keys::{PublicSigningKey, SecretSigningKey, SignatureError};
 /// Why a signed time or request gives no authority.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum AuthorisationError {
+pub enum AuthorizationError {
     /// The signature is not by the key.
-    #[error("authorisation is not signed by the expected key")]
+    #[error("authorization is not signed by the expected key")]
     Signature(#[from] SignatureError),
     /// The signed message is not the expected record.
-    #[error("authorisation holds another record")]
+    #[error("authorization holds another record")]
     Malformed,
     /// Further from now than the endpoint's window, either way.
-    #[error("authorisation is {age_millis} ms old")]
+    #[error("authorization is {age_millis} ms old")]
     Stale {
         /// Age in milliseconds; negative for a time in the future.
         age_millis: i64,
     },
     /// Made for another call.
-    #[error("authorisation is for `{path}`")]
+    #[error("authorization is for `{path}`")]
     Path {
         /// The path that was signed.
         path: String,
     },
 }
 
-impl AuthorisationError {
+impl AuthorizationError {
     /// Returns the text existing clients know; signature failures have none of their own.
     ///
     /// Spec: 08 §3 item 7, 09 head.
@@ -74,14 +74,14 @@ impl SignedTime {
     /// Verifies an attached signature and the age, at most `window` either way.
     ///
     /// # Errors
-    /// [`AuthorisationError::Signature`], [`AuthorisationError::Malformed`],
-    /// [`AuthorisationError::Stale`], tested in this order.
+    /// [`AuthorizationError::Signature`], [`AuthorizationError::Malformed`],
+    /// [`AuthorizationError::Stale`], tested in this order.
     pub fn verify(
         signed: &[u8],
         key: &PublicSigningKey,
         now: SystemTime,
         window: Duration,
-    ) -> Result<Self, AuthorisationError> {
+    ) -> Result<Self, AuthorizationError> {
         let time: Self = open(signed, key)?;
         time.check_age(now, window)?;
         Ok(time)
@@ -90,11 +90,11 @@ impl SignedTime {
     /// Checks the age alone: at most `window` either way, bounds included.
     ///
     /// # Errors
-    /// [`AuthorisationError::Stale`].
-    pub fn check_age(&self, now: SystemTime, window: Duration) -> Result<(), AuthorisationError> {
+    /// [`AuthorizationError::Stale`].
+    pub fn check_age(&self, now: SystemTime, window: Duration) -> Result<(), AuthorizationError> {
         let age_millis = Self::at(now).epoch_millis.saturating_sub(self.epoch_millis);
         if u128::from(age_millis.unsigned_abs()) > window.as_millis() {
-            return Err(AuthorisationError::Stale { age_millis });
+            return Err(AuthorizationError::Stale { age_millis });
         }
         Ok(())
     }
@@ -132,18 +132,18 @@ impl SignedRequest {
     /// Verifies an attached signature, the age (at most `window` either way) and the path.
     ///
     /// # Errors
-    /// Any [`AuthorisationError`], tested in the order of its variants.
+    /// Any [`AuthorizationError`], tested in the order of its variants.
     pub fn verify(
         signed: &[u8],
         key: &PublicSigningKey,
         path: &str,
         now: SystemTime,
         window: Duration,
-    ) -> Result<Self, AuthorisationError> {
+    ) -> Result<Self, AuthorizationError> {
         let request: Self = open(signed, key)?;
         request.time.check_age(now, window)?;
         if request.path != path {
-            return Err(AuthorisationError::Path { path: request.path });
+            return Err(AuthorizationError::Path { path: request.path });
         }
         Ok(request)
     }
@@ -167,13 +167,13 @@ impl Record for SignedRequest {
 }
 
 /// Verifies and decodes; the message must be the canonical encoding of exactly this record.
-fn open<T: Record>(signed: &[u8], key: &PublicSigningKey) -> Result<T, AuthorisationError> {
+fn open<T: Record>(signed: &[u8], key: &PublicSigningKey) -> Result<T, AuthorizationError> {
     let message = key.verify_attached(signed)?;
-    let record = T::decode(message).map_err(|_| AuthorisationError::Malformed)?;
+    let record = T::decode(message).map_err(|_| AuthorizationError::Malformed)?;
     if record.encode() == message {
         Ok(record)
     } else {
-        Err(AuthorisationError::Malformed)
+        Err(AuthorizationError::Malformed)
     }
 }
 
@@ -242,7 +242,7 @@ mod tests {
             let signed = key().sign_attached(&message);
             assert_eq!(
                 SignedTime::verify(&signed, &key().public(), now, WINDOW),
-                Err(AuthorisationError::Malformed)
+                Err(AuthorizationError::Malformed)
             );
         }
         // Keys out of order, and a key that does not belong.
@@ -255,7 +255,7 @@ mod tests {
             let signed = key().sign_attached(&message);
             assert_eq!(
                 SignedRequest::verify(&signed, &key().public(), "", now, WINDOW),
-                Err(AuthorisationError::Malformed)
+                Err(AuthorizationError::Malformed)
             );
         }
     }
@@ -265,7 +265,7 @@ mod tests {
         for epoch_millis in [i64::MIN, i64::MAX, -1] {
             let signed = SignedTime { epoch_millis }.sign(&key());
             let result = SignedTime::verify(&signed, &key().public(), moment(u64::MAX / 4), WINDOW);
-            assert!(matches!(result, Err(AuthorisationError::Stale { .. })));
+            assert!(matches!(result, Err(AuthorizationError::Stale { .. })));
         }
         let before = SystemTime::UNIX_EPOCH - Duration::from_millis(5);
         assert_eq!(SignedTime::at(before).epoch_millis, -5);

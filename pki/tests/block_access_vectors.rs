@@ -1,4 +1,4 @@
-//! `bats.json` and the authorisation part of `raw_bats.json`.
+//! `bats.json` and the authorization part of `raw_bats.json`.
 
 use std::time::{Duration, SystemTime};
 

@@ -13,6 +13,7 @@ mod support;
 mod algorithm_vectors;
 mod block_access_vectors;
 mod boxing_vectors;
+mod error_texts;
 mod key_vectors;
 mod ownership;
 mod pointer_vectors;

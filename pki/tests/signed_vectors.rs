@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use champ::cbor::Record;
 use pki::{
     keys::SecretSigningKey,
-    signed::{AuthorisationError, SignedRequest, SignedTime},
+    signed::{AuthorizationError, SignedRequest, SignedTime},
 };
 
 use crate::support::each;
@@ -50,7 +50,7 @@ fn signed_times_and_requests() {
                 let other = format!("/{path}");
                 let refused = SignedRequest::verify(&signed, &key.public(), &other, now, WINDOW);
                 let path = path.clone();
-                assert_eq!(refused, Err(AuthorisationError::Path { path }));
+                assert_eq!(refused, Err(AuthorizationError::Path { path }));
             }),
             ("window", &mut |case| {
                 let epoch_millis = case.int("millis");
@@ -63,8 +63,8 @@ fn signed_times_and_requests() {
                 let now = moment(1_794_000_000_123);
                 let refused = SignedTime::verify(&case.hex("signed"), &key, now, WINDOW);
                 match (case.str("reason"), refused) {
-                    ("signature", Err(AuthorisationError::Signature(_)))
-                    | ("not a cbor integer", Err(AuthorisationError::Malformed)) => {}
+                    ("signature", Err(AuthorizationError::Signature(_)))
+                    | ("not a cbor integer", Err(AuthorizationError::Malformed)) => {}
                     (reason, result) => panic!("{reason}: {result:?}"),
                 }
             }),

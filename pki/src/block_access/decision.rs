@@ -18,7 +18,7 @@ pub struct Protection {
 
 /// A read that is not allowed; why is nobody's business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("block access is not authorised")]
+#[error("block access is not authorized")]
 pub struct Refused;
 
 /// Whether this node has the block itself.

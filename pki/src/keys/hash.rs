@@ -19,7 +19,7 @@ pub struct PublicKeyHash(Cid);
 #[non_exhaustive]
 pub enum ResolveError {
     /// The all-zero placeholder, which names no key.
-    #[error("the placeholder key hash authorises nothing")]
+    #[error("the placeholder key hash authorizes nothing")]
     Placeholder,
     /// The block that holds the key does not exist.
     #[error("key {0} is not stored")]

@@ -10,7 +10,11 @@ use crate::keys::Writer;
 #[non_exhaustive]
 pub enum HistoryError {
     /// The server offers an older state than one that was seen before.
-    #[error("pointer of {writer} went back from {seen:?} to {offered:?}")]
+    #[error(
+        "pointer of {writer} went back from {} to {}",
+        shown(.seen),
+        shown(.offered)
+    )]
     Rollback {
         /// Whose pointer.
         writer: Writer,
@@ -27,6 +31,13 @@ pub enum HistoryError {
         /// The sequence both have.
         sequence: i64,
     },
+}
+
+fn shown(sequence: &Option<i64>) -> String {
+    sequence.map_or_else(
+        || "no sequence".to_owned(),
+        |sequence| format!("sequence {sequence}"),
+    )
 }
 
 /// The latest pointer seen, and the latest one signed, of each writer.
