@@ -113,17 +113,21 @@ impl Champ {
         Ok(())
     }
 
-    /// Makes several changes in order, all or none of them. Missing nodes are read together first.
+    /// Makes several changes, all or none of them; changes of one key in the order given. Missing nodes are
+    /// read together first.
     ///
     /// # Errors
-    /// As [`Champ::put`] and [`Champ::remove`].
+    /// As [`Champ::put`] and [`Champ::remove`]. The tree is unchanged then. Cancel safe.
     pub async fn apply(
         &mut self,
-        changes: Vec<Change>,
+        mut changes: Vec<Change>,
         source: &dyn BlockSource,
     ) -> Result<(), ChampError> {
         let keys: Vec<&Bytes> = changes.iter().map(|change| &change.key).collect();
         self.load(&keys, source).await?;
+        drop(keys);
+        // Changes that are close in the tree one after the other: the nodes stay in the processor's cache.
+        changes.sort_by_cached_key(|change| self.hash.path(&change.key).tree_order());
         let mut changed = self.clone();
         for change in changes {
             let expected = change.expected.as_ref();

@@ -62,6 +62,11 @@ impl Path {
         let [low, ..] = (self.0 >> (BITS_PER_LEVEL * depth)).to_le_bytes();
         (low & 7) as usize
     }
+
+    /// Returns a number that sorts paths so that those with a common beginning are together.
+    pub(super) const fn tree_order(self) -> u128 {
+        self.0.reverse_bits()
+    }
 }
 
 const BITS_PER_LEVEL: usize = 3;
