@@ -1,4 +1,6 @@
 //! Every store against the contract of its traits.
 
 mod contract;
+mod crash;
 mod disk;
+mod model_disk;

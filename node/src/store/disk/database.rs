@@ -33,7 +33,13 @@ pub(super) struct DatabaseCell {
     state: RwLock<State>,
 }
 
-enum State {
+struct State {
+    /// How many times the file has been opened: tells which opening a failure belongs to.
+    openings: u64,
+    database: Opening,
+}
+
+enum Opening {
     Open(Database),
     /// The last attempt to open it failed.
     Failed,
@@ -61,9 +67,12 @@ impl DatabaseCell {
             path,
             cache_bytes,
             flush_failed: Arc::default(),
-            state: RwLock::new(State::Failed),
+            state: RwLock::new(State {
+                openings: 0,
+                database: Opening::Failed,
+            }),
         };
-        *cell.state.write() = State::Open(cell.open_file()?);
+        cell.reopen(0)?;
         Ok(cell)
     }
 
@@ -84,14 +93,7 @@ impl DatabaseCell {
         &self,
         work: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let state = self.state.read();
-        let result = state.database()?.begin_read().map_err(database_fault);
-        let result = result.and_then(|transaction| work(&transaction));
-        drop(state);
-        if matches!(result, Err(StoreError::Database(_))) {
-            self.reopen();
-        }
-        result
+        self.with(|database| work(&database.begin_read().map_err(database_fault)?))
     }
 
     /// Runs `work` in a write transaction and commits it; any error leaves the committed state as it was,
@@ -104,50 +106,64 @@ impl DatabaseCell {
         if self.flush_failed.load(Ordering::Acquire) {
             return Err(StoreError::Halted);
         }
-        let state = self.state.read();
-        let attempt = || {
-            let mut transaction = state.database()?.begin_write().map_err(database_fault)?;
+        self.with(|database| {
+            let mut transaction = database.begin_write().map_err(database_fault)?;
             transaction.set_quick_repair(flush == Flush::Settle);
             let value = work(&transaction)?;
             transaction.commit().map_err(database_fault)?;
             Ok(value)
+        })
+    }
+
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut state = self.state.read();
+        if matches!(state.database, Opening::Failed) {
+            let openings = state.openings;
+            drop(state);
+            self.reopen(openings)?;
+            state = self.state.read();
+        }
+        let openings = state.openings;
+        let result = match &state.database {
+            Opening::Open(database) => work(database),
+            Opening::Failed => Err(database_fault(redb::Error::PreviousIo)),
+            Opening::Closed => Err(StoreError::Closed),
         };
-        let result = attempt();
         drop(state);
         if matches!(
             result,
             Err(StoreError::Database(_) | StoreError::NoSpace { .. })
         ) {
-            self.reopen();
+            // The failure of the work is what the caller wants to know.
+            let _ = self.reopen(openings);
         }
         result
     }
 
-    /// Opens the file again after a failure.
-    fn reopen(&self) {
+    /// Opens the file again after a failure of the given opening.
+    fn reopen(&self, failed: u64) -> Result<(), StoreError> {
         let mut state = self.state.write();
-        if matches!(*state, State::Closed) {
-            return;
+        if matches!(state.database, Opening::Closed) || state.openings != failed {
+            return Ok(());
         }
-        // Another thread may have been here since ours failed.
-        if let State::Open(database) = &*state
-            && database
-                .begin_read()
-                .is_ok_and(|transaction| transaction.list_tables().is_ok())
-        {
-            return;
+        if failed > 0 {
+            tracing::warn!(path = %self.path.display(), "reopening the database after a failure");
         }
-        tracing::warn!(path = %self.path.display(), "reopening the database after a failure");
-        *state = State::Failed;
-        match self.open_file() {
-            Ok(database) => *state = State::Open(database),
-            Err(error) => tracing::error!(%error, "the database cannot be opened again"),
-        }
+        state.database = Opening::Failed;
+        let database = self.open_file().inspect_err(|error| {
+            tracing::error!(%error, "the database cannot be opened");
+        })?;
+        state.openings += 1;
+        state.database = Opening::Open(database);
+        Ok(())
     }
 
     /// Closes the database once running transactions are done.
     pub(super) fn close(&self) {
-        *self.state.write() = State::Closed;
+        self.state.write().database = Opening::Closed;
     }
 }
 
@@ -156,16 +172,6 @@ impl fmt::Debug for DatabaseCell {
         f.debug_struct("DatabaseCell")
             .field("path", &self.path)
             .finish_non_exhaustive()
-    }
-}
-
-impl State {
-    fn database(&self) -> Result<&Database, StoreError> {
-        match self {
-            Self::Open(database) => Ok(database),
-            Self::Failed => Err(database_fault(redb::Error::PreviousIo)),
-            Self::Closed => Err(StoreError::Closed),
-        }
     }
 }
 
