@@ -3,4 +3,6 @@
 mod contract;
 mod crash;
 mod disk;
+mod kill;
 mod model_disk;
+mod random;
