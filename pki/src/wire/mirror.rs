@@ -30,8 +30,10 @@ pub const MAX_SERVER_ID_BYTES: usize = 128;
 pub const SNAPSHOT_PAGE: usize = 10;
 /// Longest page of snapshots, in bytes (Spec: 12, security checks).
 pub const MAX_SNAPSHOTS_BYTES: usize = 8 << 20;
-/// The time that stands for "everything": the smallest instant of official software, in epoch seconds.
-pub const FROM_THE_BEGINNING: i64 = -31_557_014_167_219_200;
+/// The time that stands for "everything", in epoch seconds: what official mirrors send at first, the first
+/// second of the year -999999999. (Spec: 12 §6 names a number one year smaller; the recorded requests do
+/// not.)
+pub const FROM_THE_BEGINNING: i64 = -31_557_014_135_596_800;
 
 fn read_bat(reader: &mut Reader<'_>, max: usize) -> Result<BatWithId, WireError> {
     Ok(BatWithId::from_value(decode(reader.bytes(max)?)?)?)

@@ -21,6 +21,7 @@ pub mod pointer_batch;
 pub mod put_reply;
 pub mod query;
 pub mod refusal;
+pub mod reply;
 pub mod second_factor;
 pub mod signup;
 pub mod snapshot;
