@@ -100,7 +100,8 @@ impl FragmentedPaddedCipherText {
     ) -> Result<SealedFragments, SealError> {
         let mut head = Vec::with_capacity(9);
         cbor::write_bytes_head(content.len(), &mut head);
-        seal(key, Plaintext::new(&head, content)?, mirror, rng)
+        let plaintext = Plaintext::new(&head, content)?;
+        seal(key, plaintext, FRAGMENT_BYTES, mirror, rng)
     }
 
     /// Seals the CBOR of a record: a child list.
@@ -114,7 +115,8 @@ impl FragmentedPaddedCipherText {
         rng: &mut dyn CryptoRng,
     ) -> Result<SealedFragments, SealError> {
         let encoded = zeroize::Zeroizing::new(secret.encode());
-        seal(key, Plaintext::new(&[], &encoded)?, mirror, rng)
+        let plaintext = Plaintext::new(&[], &encoded)?;
+        seal(key, plaintext, FRAGMENT_BYTES, mirror, rng)
     }
 
     /// Returns the fragments that opening needs, in order; empty when the cipher text is inline.
@@ -208,6 +210,7 @@ const MAX_CIPHER_BYTES: usize =
 fn seal(
     key: &SymmetricKey,
     mut plaintext: Plaintext<'_>,
+    fragment_bytes: usize,
     mirror: Option<&BatId>,
     rng: &mut dyn CryptoRng,
 ) -> Result<SealedFragments, SealError> {
@@ -231,7 +234,7 @@ fn seal(
         let mut ids = vec![bat.inline_id()];
         ids.extend(mirror.cloned());
         let prefix = raw_prefix(&ids);
-        let length = plaintext.len().min(FRAGMENT_BYTES);
+        let length = plaintext.len().min(fragment_bytes);
         let mut bytes = Vec::with_capacity(prefix.len() + length);
         bytes.extend_from_slice(&prefix);
         plaintext.seal_into(length, &mut sealer, &mut bytes);

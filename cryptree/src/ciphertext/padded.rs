@@ -29,6 +29,21 @@ impl CipherText {
         first_record(secretbox::open(key, &self.nonce, &self.cipher)?)
     }
 
+    /// Makes the record of a nonce and a secret box that arrived in another record.
+    pub const fn from_parts(nonce: Nonce, cipher: Bytes) -> Self {
+        Self { nonce, cipher }
+    }
+
+    /// Returns the nonce.
+    pub const fn nonce(&self) -> &Nonce {
+        &self.nonce
+    }
+
+    /// Returns tag and cipher text.
+    pub const fn cipher(&self) -> &Bytes {
+        &self.cipher
+    }
+
     fn of_plaintext(key: &SymmetricKey, plaintext: &[u8], rng: &mut dyn CryptoRng) -> Self {
         let nonce = Nonce::random(rng);
         Self {
@@ -81,12 +96,23 @@ impl PaddedCipherText {
         Self(CipherText::of_plaintext(key, &whole, rng))
     }
 
+    /// Returns nonce and secret box.
+    pub const fn as_cipher_text(&self) -> &CipherText {
+        &self.0
+    }
+
     /// Opens and decodes the secret; the padding is authenticated but its content is ignored.
     ///
     /// # Errors
     /// [`OpenError::Refused`] and [`OpenError::Content`].
     pub fn open<R: Record>(&self, key: &SymmetricKey) -> Result<R, OpenError> {
         self.0.open(key)
+    }
+}
+
+impl From<CipherText> for PaddedCipherText {
+    fn from(cipher_text: CipherText) -> Self {
+        Self(cipher_text)
     }
 }
 

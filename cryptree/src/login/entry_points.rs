@@ -1,13 +1,13 @@
 //! The record under the root key: where the user's files are and who he is (Spec: 21 §5.4, §14).
 
 use champ::cbor::{Fields, Map, Record, RecordError, Value};
-use pki::keys::SigningKeyPair;
+use pki::{keys::SigningKeyPair, writer_data::EncryptedEntryPoints};
 use rand_core::CryptoRng;
 
 use crate::{
     capability::EntryPoint,
-    ciphertext::{OpenError, PaddedCipherText},
-    crypto::{BoxingKeyPair, SymmetricKey},
+    ciphertext::{CipherText, OpenError, PaddedCipherText},
+    crypto::{BoxingKeyPair, Nonce, SymmetricKey},
 };
 
 /// Newest version that is read and the one that is written.
@@ -116,6 +116,23 @@ impl UserStaticData {
     /// newer than this program.
     pub fn open(&self, root: &SymmetricKey) -> Result<EntryPoints, OpenError> {
         self.0.open(root)
+    }
+}
+
+/// Legacy accounts keep it in the root block of the identity.
+impl From<EncryptedEntryPoints> for UserStaticData {
+    fn from(field: EncryptedEntryPoints) -> Self {
+        Self(CipherText::from_parts(Nonce::received(field.nonce), field.cipher_text).into())
+    }
+}
+
+impl From<&UserStaticData> for EncryptedEntryPoints {
+    fn from(data: &UserStaticData) -> Self {
+        let cipher_text = data.0.as_cipher_text();
+        Self {
+            nonce: *cipher_text.nonce().bytes(),
+            cipher_text: cipher_text.cipher().clone(),
+        }
     }
 }
 

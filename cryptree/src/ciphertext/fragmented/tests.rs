@@ -39,6 +39,50 @@ fn chunk_lengths_give_the_stored_sizes_of_the_table() {
     }
 }
 
+/// The cases of `secretbox.json` with a smaller fragment limit than any writer uses.
+#[test]
+fn vectors_with_small_fragments() {
+    let file = include_str!("../../../tests/vectors/secretbox.json");
+    let file: serde_json::Value = serde_json::from_str(file).unwrap();
+    let hex = |value: &serde_json::Value| champ::text::from_hex(value.as_str().unwrap()).unwrap();
+    let mut ran = 0;
+    for case in file["cases"].as_array().unwrap() {
+        let limit = case["max_fragment"].as_u64();
+        if case["kind"] != "fragmented_ciphertext" || limit == Some(FRAGMENT_BYTES as u64) {
+            continue;
+        }
+        let length = case["pattern_bytes"].as_u64().unwrap();
+        let content: Vec<u8> = (0..length).map(|i| ((7 * i + 3) % 251) as u8).collect();
+        let fragments = case["fragments"].as_array().unwrap();
+        let mut draws = vec![hex(&case["nonce"])];
+        draws.extend(fragments.iter().map(|fragment| hex(&fragment["bat"])));
+        let mirror = BatId::new(Cid::decode(&hex(&case["mirror_bat_id"])).unwrap());
+        let mut head = Vec::new();
+        cbor::write_bytes_head(content.len(), &mut head);
+        let key = SymmetricKey::from_bytes(hex(&case["key"]).try_into().unwrap());
+        let plaintext = Plaintext::new(&head, &content).unwrap();
+        let limit = usize::try_from(limit.unwrap()).unwrap();
+        let mut random = crate::replay::Replay::of(draws);
+        let sealed = seal(&key, plaintext, limit, Some(&mirror), &mut random).unwrap();
+        assert!(random.is_used_up());
+        let cids: Vec<String> = sealed.blocks.iter().map(|b| b.cid().to_string()).collect();
+        let expected: Vec<&str> = fragments
+            .iter()
+            .map(|f| f["cid"].as_str().unwrap())
+            .collect();
+        assert_eq!(cids, expected);
+        use sha2::Digest;
+        let hash = sha2::Sha256::digest(sealed.record.encode());
+        assert_eq!(hash.to_vec(), hex(&case["cbor_sha256"]));
+        assert_eq!(
+            sealed.record.open_bytes(&key, &sealed.blocks).unwrap(),
+            content
+        );
+        ran += 1;
+    }
+    assert_eq!(ran, 1);
+}
+
 #[test]
 fn full_fragment_with_mirror_token_is_the_largest_block() {
     let mirror = Bat::from_secret([1; 32]).secret_hash_id();
