@@ -22,3 +22,5 @@ mod champ_security;
 mod champ_vectors;
 mod cid_vectors;
 mod data_stream_vectors;
+mod encoding_security;
+mod error_texts;
