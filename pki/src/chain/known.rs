@@ -47,6 +47,12 @@ pub enum NotTrusted {
         /// Why.
         source: MergeError,
     },
+    /// A server named a user for a key that is in no link of that user's chain.
+    #[error("the key does not belong to {name}")]
+    NotTheOwner {
+        /// Whom the server named.
+        name: Username,
+    },
 }
 
 impl KnownChains {
@@ -102,6 +108,39 @@ impl KnownChains {
         })?;
         self.chains.insert(name.clone(), merged);
         Ok(Learned::Extended)
+    }
+
+    /// Accepts a server's answer that `key` belongs to `name`, once the chain of that name proves it.
+    ///
+    /// Official clients believe the answer alone, so their server can present anybody as anybody.
+    ///
+    /// # Errors
+    /// As [`KnownChains::learn`], and [`NotTrusted::NotTheOwner`]; the key is then to be treated as unknown.
+    pub fn learn_owner(
+        &mut self,
+        key: &PublicKeyHash,
+        name: &Username,
+        chain: &ClaimChain,
+        keys: &OwnerKeys,
+    ) -> Result<Learned, NotTrusted> {
+        if !chain.is_owned_by(key) {
+            return Err(NotTrusted::NotTheOwner { name: name.clone() });
+        }
+        self.learn(name, chain, keys)
+    }
+
+    /// Decodes a stored file.
+    ///
+    /// # Errors
+    /// [`RecordError::WrongLength`] above [`MAX_KNOWN_CHAINS_BYTES`], else any [`RecordError`].
+    pub fn decode_file(bytes: &[u8]) -> Result<Self, RecordError> {
+        if bytes.len() > MAX_KNOWN_CHAINS_BYTES {
+            return Err(RecordError::WrongLength {
+                field: "known chains",
+                actual: bytes.len(),
+            });
+        }
+        Self::decode(bytes)
     }
 
     /// Visits names and chains in byte order.

@@ -385,6 +385,39 @@ mod known {
     }
 
     #[test]
+    fn a_server_cannot_name_anybody_for_a_key() {
+        let mut known = KnownChains::new();
+        let alice = chain("alice", "2030-01-01", 1);
+        assert_eq!(
+            known.learn_owner(&hash(2), &name("alice"), &alice, &keys()),
+            Err(NotTrusted::NotTheOwner {
+                name: name("alice")
+            })
+        );
+        assert_eq!(known, KnownChains::new());
+        assert_eq!(
+            known.learn_owner(&hash(1), &name("alice"), &alice, &keys()),
+            Ok(Learned::FirstUse)
+        );
+        // Keys that held the name before count too.
+        let second = rekeyed(&alice, "alice", 1, 2);
+        assert_eq!(
+            known.learn_owner(&hash(1), &name("alice"), &second, &keys()),
+            Ok(Learned::Extended)
+        );
+    }
+
+    #[test]
+    fn stores_are_bounded() {
+        assert_eq!(KnownChains::decode_file(&[0xa0]), Ok(KnownChains::new()));
+        let large = vec![0; MAX_KNOWN_CHAINS_BYTES + 1];
+        assert!(KnownChains::decode_file(&large).is_err());
+        for bad in [&[0x80][..], &[0xa1, 0x60, 0x80], &[0xa1, 0x61, b'a', 0xa0]] {
+            assert!(KnownChains::decode_file(bad).is_err());
+        }
+    }
+
+    #[test]
     fn expired_chains_are_kept_and_accepted() {
         let mut known = KnownChains::new();
         let expired = chain("alice", "2019-01-01", 1);
