@@ -120,3 +120,36 @@ impl Body for Usernames {
             .map_err(|_| WireError::Text("list of names"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_json() {
+        let names = Usernames(vec!["alice".into(), "a\"b".into()]);
+        assert_eq!(names.to_body(), br#"["alice","a\"b"]"#);
+        assert_eq!(Usernames::from_body(&names.to_body().into()), Ok(names));
+        for bad in ["", "{}", "[1]", "[\"a\"", "[\"a\"]x"] {
+            assert!(Usernames::from_body(&Bytes::from(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn requests_are_limited() {
+        let name = |length: usize| Writer::new().string(&"x".repeat(length)).finish();
+        assert!(NameRequest::from_body(&name(MAX_STRING_BYTES).into()).is_ok());
+        assert!(NameRequest::from_body(&name(MAX_STRING_BYTES + 1).into()).is_err());
+        assert!(UsernameReply::from_body(&name(MAX_STRING_BYTES + 1).into()).is_err());
+        let large = Bytes::from(vec![0; KeyRequest::MAX_BYTES + 1]);
+        assert!(matches!(
+            KeyRequest::from_body(&large),
+            Err(WireError::TooLarge { .. })
+        ));
+        // A raw block is no key.
+        let raw = champ::cbor::Value::Link(champ::Cid::of_raw(b"x")).encode();
+        let body = Writer::new().bytes(&raw).finish();
+        assert!(KeyRequest::from_body(&body.into()).is_err());
+        assert!(PublicKeyReply::from_body(&Bytes::new()).is_err());
+    }
+}

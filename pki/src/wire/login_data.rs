@@ -156,3 +156,100 @@ impl Record for LoginResponse {
 record_body! {
     LoginResponse: MAX_LOGIN_RESPONSE_BYTES, 4096;
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::keys::SecretSigningKey;
+
+    pub(crate) fn login_data() -> LoginData {
+        LoginData {
+            username: Username::parse("alice").unwrap(),
+            record: OpaqueCipherText {
+                nonce: [1; 24],
+                cipher: Bytes::from_static(b"cipher"),
+            },
+            reader: SecretSigningKey::from_seed(&[1; 32]).public(),
+            root_change: None,
+        }
+    }
+
+    fn with(field: &str, value: Value) -> Bytes {
+        let Value::Map(mut map) = login_data().to_value() else {
+            unreachable!()
+        };
+        map.insert(field, value);
+        Value::Map(map).encode().into()
+    }
+
+    #[test]
+    fn the_body_must_equal_its_encoding() {
+        let body = Bytes::from(login_data().to_body());
+        assert_eq!(LoginData::from_body(&body), Ok(login_data()));
+        // An unknown key, and half of a root change: dropped on re-encoding.
+        let writer = crate::keys::Writer(crate::keys::PublicKeyHash::of(&login_data().reader));
+        let pointer = PointerWrite {
+            signed: Bytes::from_static(b"s"),
+            writer,
+        };
+        for body in [with("x", Value::Null), with("p", pointer.to_value())] {
+            assert_eq!(
+                LoginData::from_body(&body),
+                Err(WireError::Text("login data: not canonical"))
+            );
+        }
+    }
+
+    #[test]
+    fn login_data_is_bounded() {
+        let large = LoginData {
+            record: OpaqueCipherText {
+                nonce: [1; 24],
+                cipher: vec![0; MAX_LOGIN_DATA_BYTES].into(),
+            },
+            ..login_data()
+        };
+        assert_eq!(
+            LoginData::from_body(&large.to_body().into())
+                .unwrap_err()
+                .to_string(),
+            "Input exceeds maximum size of 16384 bytes"
+        );
+    }
+
+    #[test]
+    fn malformed_login_data_is_refused() {
+        let name = |name: &str| with("u", Value::from(name));
+        for body in [
+            name(""),
+            name("al ice"),
+            name(&"x".repeat(65)),
+            with("u", Value::Null),
+            with(
+                "r",
+                Value::List(vec![Value::Int(2), Value::from(vec![1; 32])]),
+            ),
+            with("e", Value::List(vec![Value::from(vec![1; 24])])),
+            with(
+                "e",
+                Value::List(vec![Value::from(vec![1; 23]), Value::from(vec![1; 4])]),
+            ),
+        ] {
+            assert!(matches!(
+                LoginData::from_body(&body),
+                Err(WireError::Record(_))
+            ));
+        }
+    }
+
+    #[test]
+    fn replies_say_which_kind_they_are() {
+        let reply = LoginResponse::Record(login_data().record);
+        let Value::Map(mut map) = reply.to_value() else {
+            unreachable!()
+        };
+        assert_eq!(LoginResponse::decode(&reply.encode()), Ok(reply));
+        map.insert("a", false);
+        assert!(LoginResponse::from_value(Value::Map(map)).is_err());
+    }
+}

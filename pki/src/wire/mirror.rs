@@ -258,3 +258,69 @@ impl Body for MigrateRequest {
 record_body! {
     UserSnapshots: MAX_SNAPSHOTS_BYTES, 1 << 20;
 }
+
+#[cfg(test)]
+mod tests {
+    use champ::access::Bat;
+
+    use super::*;
+    use crate::claim::placeholder_provider;
+
+    fn request() -> MigrateRequest {
+        MigrateRequest {
+            username: "alice".into(),
+            chain: ClaimChain::default(),
+            current_server: placeholder_provider(),
+            bat: Some(Bat::from_secret([1; 32]).with_calculated_id()),
+            after_epoch_seconds: FROM_THE_BEGINNING,
+            usage_bytes: 5,
+            commit: true,
+        }
+    }
+
+    #[test]
+    fn the_token_is_optional() {
+        let without = MigrateRequest {
+            bat: None,
+            ..request()
+        };
+        for sent in [request(), without] {
+            let body = sent.to_body();
+            for end in 0..body.len() {
+                let part = Bytes::copy_from_slice(&body[..end]);
+                assert!(MigrateRequest::from_body(&part).is_err(), "{end}");
+            }
+            assert_eq!(MigrateRequest::from_body(&body.into()), Ok(sent));
+        }
+    }
+
+    #[test]
+    fn pages_and_items_are_limited() {
+        let page = vec![Value::Null; SNAPSHOT_PAGE + 1];
+        assert_eq!(
+            UserSnapshots::from_value(Value::List(page)),
+            Err(RecordError::OutOfRange { field: "snapshots" })
+        );
+        let stream = Writer::new()
+            .string("")
+            .bytes(&[0; MAX_BAT_BYTES + 1])
+            .long(0);
+        assert!(matches!(
+            SnapshotsRequest::from_body(&stream.finish().into()),
+            Err(WireError::Stream(_))
+        ));
+        let stream = Writer::new()
+            .string("alice")
+            .bytes(&[0x80])
+            .bytes(&[0; MAX_SERVER_ID_BYTES + 1]);
+        assert!(matches!(
+            MigrateRequest::from_body(&stream.finish().into()),
+            Err(WireError::Stream(_))
+        ));
+        let large = Bytes::from(vec![0; MigrateRequest::MAX_BYTES + 1]);
+        assert!(matches!(
+            MigrateRequest::from_body(&large),
+            Err(WireError::TooLarge { .. })
+        ));
+    }
+}

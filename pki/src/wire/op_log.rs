@@ -198,3 +198,95 @@ impl Record for OpLog {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use champ::access::Bat;
+
+    use super::*;
+    use crate::keys::{PublicKeyHash, SecretSigningKey};
+
+    fn writer() -> Writer {
+        Writer(PublicKeyHash::of(
+            &SecretSigningKey::from_seed(&[1; 32]).public(),
+        ))
+    }
+
+    fn write(block: &'static [u8]) -> BlockWrite {
+        BlockWrite {
+            block: Bytes::from_static(block),
+            format: BlockFormat::Raw,
+            signature: Bytes::from_static(&[1; 96]),
+            writer: writer(),
+        }
+    }
+
+    fn without(log: &OpLog, field: &str) -> Result<OpLog, RecordError> {
+        let Value::Map(mut map) = log.to_value() else {
+            unreachable!()
+        };
+        map.remove(field).unwrap();
+        OpLog::from_value(Value::Map(map))
+    }
+
+    #[test]
+    fn empty_blocks_are_refused() {
+        assert!(BlockWrite::from_value(write(b"x").to_value()).is_ok());
+        assert_eq!(
+            BlockWrite::from_value(write(b"").to_value()),
+            Err(RecordError::WrongLength {
+                field: "b",
+                actual: 0
+            })
+        );
+    }
+
+    #[test]
+    fn halves_of_pairs_are_refused() {
+        let log = OpLog {
+            ops: vec![Op::Block(write(b"x"))],
+            mirror_bat: Some(NewMirrorBat {
+                bat: Bat::from_secret([1; 32]).with_calculated_id(),
+                auth: Bytes::from_static(b"auth"),
+            }),
+            login: Some(NewLogin {
+                data: crate::wire::login_data::tests::login_data(),
+                auth: [2; 64],
+            }),
+        };
+        assert_eq!(OpLog::decode(&log.encode()), Ok(log.clone()));
+        assert_eq!(log.block_bytes(), 1);
+        for (field, missing) in [
+            ("a", "a"),
+            ("b", "b"),
+            ("login", "login"),
+            ("loginAuth", "loginAuth"),
+            ("ops", "ops"),
+        ] {
+            assert_eq!(without(&log, field), Err(RecordError::Missing(missing)));
+        }
+    }
+
+    #[test]
+    fn the_kind_of_an_entry_is_its_key_r() {
+        let pointer = PointerWrite {
+            signed: Bytes::from_static(b"s"),
+            writer: writer(),
+        };
+        for op in [Op::Block(write(b"x")), Op::Pointer(pointer)] {
+            assert_eq!(Op::from_value(op.to_value()), Ok(op));
+        }
+        assert!(Op::from_value(Value::Null).is_err());
+    }
+
+    #[test]
+    fn logs_are_bounded() {
+        let large = Bytes::from(vec![0; MAX_OP_LOG_BYTES + 1]);
+        assert_eq!(
+            OpLog::decode_item(&large),
+            Err(WireError::TooLarge {
+                max: MAX_OP_LOG_BYTES
+            })
+        );
+    }
+}

@@ -205,3 +205,66 @@ record_body! {
     PaymentProperties: MAX_PAYMENT_PROPERTIES_BYTES, 256;
     PendingSpaceRequests: 64 << 20, 5 * MAX_PENDING_REQUESTS + 1;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> SpaceRequest {
+        SpaceRequest {
+            username: Username::parse("alice").unwrap(),
+            quota_bytes: 1,
+            is_annual: false,
+            epoch_millis: 2,
+            payment_proof: None,
+        }
+    }
+
+    fn with(field: &str, value: Value) -> Result<SpaceRequest, RecordError> {
+        let Value::Map(mut map) = request().to_value() else {
+            unreachable!()
+        };
+        map.insert(field, value);
+        SpaceRequest::from_value(Value::Map(map))
+    }
+
+    #[test]
+    fn space_is_bounded() {
+        for bytes in [0, MAX_SPACE_BYTES] {
+            assert_eq!(with("s", Value::Int(bytes)).unwrap().quota_bytes, bytes);
+        }
+        for bytes in [-1, MAX_SPACE_BYTES + 1, i64::MIN, i64::MAX] {
+            assert_eq!(
+                with("s", Value::Int(bytes)),
+                Err(RecordError::OutOfRange { field: "s" })
+            );
+        }
+        let proof = |length: usize| with("p", Value::from(vec![0; length]));
+        assert!(proof(MAX_PAYMENT_PROOF_BYTES).is_ok());
+        assert!(proof(MAX_PAYMENT_PROOF_BYTES + 1).is_err());
+        assert!(with("u", Value::from("al ice")).is_err());
+    }
+
+    #[test]
+    fn defaults_of_readers() {
+        let Value::Map(mut map) = request().to_value() else {
+            unreachable!()
+        };
+        map.remove("a");
+        assert_eq!(SpaceRequest::from_value(Value::Map(map)), Ok(request()));
+        let Value::Map(mut map) = PaymentProperties::free(5).to_value() else {
+            unreachable!()
+        };
+        map.remove("annual");
+        map.remove("nextCharge");
+        assert_eq!(
+            PaymentProperties::from_value(Value::Map(map.clone())),
+            Ok(PaymentProperties::free(5))
+        );
+        map.remove("freeQuota");
+        assert_eq!(
+            PaymentProperties::from_value(Value::Map(map)),
+            Err(RecordError::Missing("freeQuota"))
+        );
+    }
+}

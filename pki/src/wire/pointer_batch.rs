@@ -91,3 +91,67 @@ record_body! {
     // Per update: a map, two keys, two values, and the bytes inside the link.
     PointerBatch: MAX_BATCH_BYTES, 8 * MAX_BATCH_UPDATES + 64;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        keys::{PublicKeyHash, PublicSigningKey},
+        wire::{Body, WireError},
+    };
+
+    fn update(number: u32) -> PointerWrite {
+        let mut key = [0; 32];
+        key[..4].copy_from_slice(&number.to_be_bytes());
+        PointerWrite {
+            signed: Bytes::from_static(b"signed"),
+            writer: Writer(PublicKeyHash::of(&PublicSigningKey::from_bytes(key))),
+        }
+    }
+
+    fn sent(updates: &[PointerWrite]) -> Result<PointerBatch, WireError> {
+        let list: Vec<_> = updates.iter().map(Record::to_value).collect();
+        let body = Value::Map(Map::from_iter([("p", list)])).encode();
+        PointerBatch::from_body(&body.into())
+    }
+
+    #[test]
+    fn one_writer_has_one_update() {
+        let updates = [update(1), update(2), update(1)];
+        assert!(PointerBatch::new(updates.to_vec()).is_err());
+        assert!(sent(&updates).is_err());
+        assert_eq!(
+            sent(&updates[..2]),
+            Ok(PointerBatch::new(updates[..2].to_vec()).unwrap())
+        );
+    }
+
+    #[test]
+    fn batches_are_bounded() {
+        let updates: Vec<_> = (0..=1000).map(update).collect();
+        assert!(sent(&updates).is_err());
+        assert_eq!(sent(&updates[1..]).unwrap().as_slice(), &updates[1..]);
+        let large = Bytes::from(vec![0; MAX_BATCH_BYTES + 1]);
+        assert!(matches!(
+            PointerBatch::from_body(&large),
+            Err(WireError::TooLarge { .. })
+        ));
+    }
+
+    #[test]
+    fn malformed_batches_are_refused() {
+        let one = |map: Map| Value::Map(Map::from_iter([("p", vec![Value::Map(map)])])).encode();
+        for body in [
+            Value::List(Vec::new()).encode(),
+            Value::Map(Map::new()).encode(),
+            one(Map::from_iter([("s", vec![1u8])])),
+            one(Map::from_iter([("w", update(1).writer.to_value())])),
+            one(Map::from_iter([
+                ("s", Value::from(vec![1u8])),
+                ("w", Value::from(vec![1u8])),
+            ])),
+        ] {
+            assert!(PointerBatch::from_body(&body.into()).is_err());
+        }
+    }
+}

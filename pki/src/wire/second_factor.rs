@@ -451,3 +451,135 @@ record_body! {
     MultiFactorResponse: MAX_REGISTRATION_BYTES, 64;
     BackupCodes: 16 << 10, 256;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts up, so that a draw can be told from the next one.
+    struct Counter(u8);
+
+    impl rand_core::TryRng for Counter {
+        type Error = std::convert::Infallible;
+
+        fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+            let mut bytes = [0; 4];
+            self.try_fill_bytes(&mut bytes)?;
+            Ok(u32::from_le_bytes(bytes))
+        }
+
+        fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+            let mut bytes = [0; 8];
+            self.try_fill_bytes(&mut bytes)?;
+            Ok(u64::from_le_bytes(bytes))
+        }
+
+        fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Self::Error> {
+            for byte in out {
+                self.0 = self.0.wrapping_add(1);
+                *byte = self.0;
+            }
+            Ok(())
+        }
+    }
+
+    impl rand_core::TryCryptoRng for Counter {}
+
+    #[test]
+    fn ten_distinct_codes_are_drawn() {
+        let set = BackupCodes::random(&mut Counter(0));
+        assert_eq!(set.codes.len(), BACKUP_CODE_COUNT);
+        for (i, code) in set.codes.iter().enumerate() {
+            assert_eq!(code.len(), BACKUP_CODE_CHARS);
+            assert_eq!(normalize_backup_code(code), *code);
+            assert!(!set.codes[..i].contains(code));
+            assert_eq!(normalize_backup_code(&display_backup_code(code)), *code);
+        }
+        assert_eq!(display_backup_code("abc"), "abc");
+    }
+
+    #[test]
+    fn secrets_stay_out_of_debug() {
+        let set = BackupCodes::random(&mut Counter(0));
+        let key = TotpKey::random(&mut Counter(0));
+        let answer = MultiFactorResponse {
+            credential_id: Bytes::new(),
+            answer: FactorAnswer::Code("123456".into()),
+        };
+        assert_eq!(format!("{set:?} {key:?}"), "BackupCodes(..) TotpKey(..)");
+        assert!(!format!("{answer:?}").contains("123456"));
+    }
+
+    #[test]
+    fn totp_keys_have_two_parts_of_32_bytes() {
+        let key = TotpKey::random(&mut Counter(0));
+        assert_ne!(key.credential_id, key.key);
+        assert_eq!(key.to_text().parse::<TotpKey>().as_ref(), Ok(&key));
+        let text = key.to_text();
+        for bad in [
+            "",
+            ":",
+            &text[1..],
+            &text.replace(':', ""),
+            &text.to_lowercase(),
+        ] {
+            assert!(bad.parse::<TotpKey>().is_err(), "{bad}");
+        }
+        let (_, secret) = text.split_once(':').unwrap();
+        assert_eq!(
+            key.to_uri("alice"),
+            format!("otpauth://totp/peergos:alice@peergos?secret={secret}&issuer=peergos")
+        );
+    }
+
+    #[test]
+    fn clients_announce_numbers() {
+        use MethodKind as M;
+
+        for (parameter, kinds) in [
+            (None, vec![M::Totp, M::WebAuthn]),
+            (
+                Some("1,2,3,4"),
+                vec![M::Totp, M::WebAuthn, M::BackupCodes, M::Mount],
+            ),
+            (Some("3,99,3"), vec![M::BackupCodes]),
+        ] {
+            assert_eq!(MethodKind::parse_list(parameter), Ok(kinds));
+        }
+        for bad in ["", "1,", "x", "1, 2"] {
+            assert!(MethodKind::parse_list(Some(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_ids_codes_and_lists_are_bounded() {
+        assert!(FactorName::parse(&"x".repeat(32)).is_ok());
+        assert!(FactorName::parse(&"x".repeat(33)).is_err());
+        assert!(FactorName::parse(&"\u{1f600}".repeat(16)).is_ok());
+        assert!(FactorName::parse(&"\u{1f600}".repeat(17)).is_err());
+        let method = |id: usize| MultiFactorMethod {
+            created_epoch_day: 0,
+            is_enabled: true,
+            credential_id: vec![0; id].into(),
+            name: FactorName::default(),
+            kind: MethodKind::Totp,
+        };
+        let read = |m: MultiFactorMethod| MultiFactorMethod::from_value(m.to_value());
+        assert!(read(method(MAX_CREDENTIAL_ID_BYTES)).is_ok());
+        assert!(read(method(MAX_CREDENTIAL_ID_BYTES + 1)).is_err());
+        let list = |n: usize| MultiFactorMethods(vec![method(0); n]).to_value();
+        assert!(MultiFactorMethods::from_value(list(MAX_METHODS)).is_ok());
+        assert!(MultiFactorMethods::from_value(list(MAX_METHODS + 1)).is_err());
+        let response = |length: usize| {
+            MultiFactorResponse::from_value(
+                MultiFactorResponse {
+                    credential_id: Bytes::new(),
+                    answer: FactorAnswer::Code("1".repeat(length)),
+                }
+                .to_value(),
+            )
+        };
+        assert!(response(MAX_CODE_BYTES).is_ok());
+        assert!(response(MAX_CODE_BYTES + 1).is_err());
+    }
+}

@@ -293,3 +293,105 @@ pub(super) fn limited(body: &Bytes, max: usize) -> Result<Reader<'_>, WireError>
     }
     Ok(Reader::new(body))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{claim::placeholder_provider, keys::SecretSigningKey, username::Username};
+
+    fn link() -> ClaimLink {
+        ClaimLink::sign(
+            &Username::parse("alice").unwrap(),
+            crate::claim::Date::NEVER,
+            placeholder_provider(),
+            &SecretSigningKey::from_seed(&[1; 32]),
+        )
+        .unwrap()
+    }
+
+    fn request() -> SignupRequest {
+        SignupRequest {
+            username: "alice".into(),
+            link: SentLinks::new(link()),
+            ops: OpLog::default(),
+            proof: Bytes::from_static(b"proof"),
+            token: "token".into(),
+        }
+    }
+
+    fn read(body: Vec<u8>) -> Result<SignupRequest, WireError> {
+        SignupRequest::from_body(&body.into())
+    }
+
+    #[test]
+    fn work_covers_the_bytes_received() {
+        let canonical = link().encode();
+        // `a2` and `b8 02` are the same map: readers accept both, but hash what was sent.
+        let mut other = vec![0xb8, 0x02];
+        other.extend_from_slice(&canonical[1..]);
+        let body = Writer::new()
+            .string("alice")
+            .bytes(&other)
+            .bytes(&OpLog::default().encode())
+            .bytes(b"proof")
+            .string("token")
+            .finish();
+        let sent = read(body.clone()).unwrap();
+        assert_eq!(*sent.link.get(), link());
+        assert_eq!(sent.link.proof_data(), [&[0x81][..], &other].concat());
+        assert_eq!(sent.to_body(), body, "forwarded unchanged");
+        let own = request().link.proof_data();
+        assert_eq!(own, ClaimChain::single(link()).encode());
+    }
+
+    #[test]
+    fn every_item_is_limited() {
+        assert_eq!(read(request().to_body()), Ok(request()));
+        let long = SignupRequest {
+            username: "x".repeat(MAX_STRING_BYTES + 1),
+            ..request()
+        };
+        let proof = SignupRequest {
+            proof: vec![0; MAX_PROOF_BYTES + 1].into(),
+            ..request()
+        };
+        let token = SignupRequest {
+            token: "x".repeat(MAX_STRING_BYTES + 1),
+            ..request()
+        };
+        for body in [long, proof, token] {
+            assert!(matches!(read(body.to_body()), Err(WireError::Stream(_))));
+        }
+        let ops = Writer::new()
+            .string("alice")
+            .bytes(&link().encode())
+            .bytes(&vec![0; MAX_OP_LOG_BYTES + 1]);
+        assert!(matches!(read(ops.finish()), Err(WireError::Stream(_))));
+        assert!(matches!(
+            read(vec![0; SignupRequest::MAX_BYTES + 1]),
+            Err(WireError::TooLarge { .. })
+        ));
+        let body = request().to_body();
+        for end in 0..body.len() {
+            assert!(read(body[..end].to_vec()).is_err(), "{end}");
+        }
+        let longer = [&body[..], b"ignored"].concat();
+        assert_eq!(read(longer), Ok(request()));
+    }
+
+    #[test]
+    fn replies_carry_a_difficulty_only_when_they_refuse() {
+        for (reply, bytes) in [
+            (SignupReply::Accepted, &[1][..]),
+            (SignupReply::MoreWork(11), &[0, 0, 0, 0, 11]),
+        ] {
+            assert_eq!(reply.to_body(), bytes);
+            assert_eq!(
+                SignupReply::from_body(&Bytes::copy_from_slice(bytes)),
+                Ok(reply)
+            );
+        }
+        assert!(SignupReply::from_body(&Bytes::from_static(&[0])).is_err());
+        assert_eq!(StartPaidReply::NEVER.to_body(), [0, 0, 0, 1, 0]);
+    }
+}

@@ -105,3 +105,51 @@ fn records<R: Record>(value: Value, field: &'static str) -> Result<Vec<R>, Recor
 record_body! {
     UserSnapshot: MAX_SNAPSHOT_BYTES, 1 << 20;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::{PublicKeyHash, SecretSigningKey};
+
+    fn key(seed: u8) -> PublicKeyHash {
+        PublicKeyHash::of(&SecretSigningKey::from_seed(&[seed; 32]).public())
+    }
+
+    fn snapshot() -> UserSnapshot {
+        let pointer = |seed| PointerWrite {
+            signed: vec![seed].into(),
+            writer: Writer(key(seed)),
+        };
+        UserSnapshot {
+            username: Username::parse("alice").unwrap(),
+            owner: Owner(key(1)),
+            pointers: vec![pointer(1), pointer(2), pointer(3)],
+            follow_requests: Vec::new(),
+            mirror_bats: Vec::new(),
+            login: None,
+            link_counts: LinkCounts::default(),
+        }
+    }
+
+    #[test]
+    fn pointers_are_written_in_key_order_and_read_in_any() {
+        let mut reversed = snapshot();
+        reversed.pointers.reverse();
+        assert_eq!(reversed.encode(), snapshot().encode());
+        let read = UserSnapshot::decode(&reversed.encode()).unwrap();
+        assert!(read.pointers.is_sorted_by_key(|p| p.writer.clone()));
+        assert_eq!(read.encode(), snapshot().encode());
+    }
+
+    #[test]
+    fn half_a_pointer_is_refused() {
+        let Value::Map(mut map) = snapshot().to_value() else {
+            unreachable!()
+        };
+        map.insert("p", vec![key(1).to_value()]);
+        assert_eq!(
+            UserSnapshot::from_value(Value::Map(map)),
+            Err(RecordError::OutOfRange { field: "p" })
+        );
+    }
+}

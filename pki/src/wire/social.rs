@@ -4,6 +4,7 @@ use bytes::Bytes;
 use champ::cbor::{Fields, Map, Record, RecordError, Value, decode_canonical};
 
 use super::{Body, WireError, body::decode_bounded, signup::limited};
+use crate::boxing::PublicBoxingKey;
 
 /// Longest sealed request, in bytes.
 pub const MAX_FOLLOW_REQUEST_BYTES: usize = 4096;
@@ -16,8 +17,6 @@ pub const MAX_FOLLOW_REQUESTS_BYTES: usize = 1 << 20;
 
 /// Shortest cipher text that can hold anything.
 const MIN_CIPHER_BYTES: usize = 32;
-const CURVE25519_BYTES: usize = 32;
-const ML_KEM_1024_BYTES: usize = 1568;
 
 /// A sealed follow request: `{"f": bytes, "k": public boxing key}`, checked so far that every reader can
 /// parse it.
@@ -26,7 +25,7 @@ const ML_KEM_1024_BYTES: usize = 1568;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FollowRequest {
     cipher: Bytes,
-    sender_key: Value,
+    sender_key: PublicBoxingKey,
 }
 
 impl FollowRequest {
@@ -35,8 +34,8 @@ impl FollowRequest {
         &self.cipher
     }
 
-    /// Returns the one-time public boxing key of the sender, as a record.
-    pub const fn sender_key(&self) -> &Value {
+    /// Returns the one-time public boxing key of the sender.
+    pub const fn sender_key(&self) -> &PublicBoxingKey {
         &self.sender_key
     }
 }
@@ -45,7 +44,7 @@ impl Record for FollowRequest {
     fn to_value(&self) -> Value {
         Value::Map(Map::from_iter([
             ("f", Value::Bytes(self.cipher.clone())),
-            ("k", self.sender_key.clone()),
+            ("k", self.sender_key.to_value()),
         ]))
     }
 
@@ -53,41 +52,20 @@ impl Record for FollowRequest {
     fn from_value(value: Value) -> Result<Self, RecordError> {
         let mut fields = Fields::of(value, "follow request")?;
         let cipher = fields.required("f")?.into_bytes("f")?;
-        let sender_key = fields.required("k")?;
+        let key = fields.required("k")?;
         if cipher.len() < MIN_CIPHER_BYTES {
             return Err(RecordError::WrongLength {
                 field: "f",
                 actual: cipher.len(),
             });
         }
-        if !is_boxing_key(&sender_key) || !fields.rest().is_empty() {
+        let sender_key = PublicBoxingKey::from_value(key.clone())?;
+        if sender_key.to_value() != key || !fields.rest().is_empty() {
             return Err(RecordError::OutOfRange {
                 field: "follow request",
             });
         }
         Ok(Self { cipher, sender_key })
-    }
-}
-
-fn is_boxing_key(key: &Value) -> bool {
-    let has = |value: Option<&Value>, length: usize| matches!(value, Some(Value::Bytes(bytes)) if bytes.len() == length);
-    let Value::List(items) = key else {
-        return false;
-    };
-    match items.as_slice() {
-        [Value::Int(1), bytes] => has(Some(bytes), CURVE25519_BYTES),
-        [Value::Int(2), Value::Map(parts)] => {
-            let curve = parts.get("c");
-            let kem = match parts.get("m") {
-                Some(Value::Map(kem)) if kem.len() == 1 => kem.get("p"),
-                _ => None,
-            };
-            parts.len() == 2
-                && matches!(curve, Some(Value::List(c)) if matches!(c.as_slice(), [Value::Int(1), _]))
-                && curve.is_some_and(is_boxing_key)
-                && has(kem, ML_KEM_1024_BYTES)
-        }
-        _ => false,
     }
 }
 
