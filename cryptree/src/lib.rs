@@ -5,9 +5,12 @@
 //!
 //! Spec: 02, 20 and 21; the client's side of 05 to 10.
 
+pub mod api;
 pub mod capability;
 pub mod chunk_chain;
 pub mod ciphertext;
+pub mod client;
+pub mod counters;
 pub mod crypto;
 pub mod directory;
 pub mod environment;
@@ -25,6 +28,7 @@ pub mod secret_link;
 pub mod transport;
 pub mod upload_record;
 
+pub use client::{Client, Session, SignIn};
 pub use environment::Environment;
 pub use error::{ClientError, Misbehavior};
 pub use transport::{ApiRequest, ApiResponse, Transport, TransportError};

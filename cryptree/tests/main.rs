@@ -1,4 +1,4 @@
-//! Golden vectors, and whole accounts opened offline.
+//! Golden vectors, and whole accounts opened offline, and the client against a node in memory.
 
 #![allow(
     missing_docs,
@@ -15,7 +15,9 @@ mod support;
 mod accounts;
 mod capability_vectors;
 mod cipher_text_vectors;
+mod client;
 mod content_vectors;
+mod fake;
 mod key_vectors;
 mod node_vectors;
 mod properties_vectors;

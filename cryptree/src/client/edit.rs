@@ -1,0 +1,525 @@
+//! Making, renaming, moving and copying (Spec: 21 §8, §12).
+
+use std::sync::Arc;
+
+use futures_util::{AsyncRead, FutureExt, future::BoxFuture};
+
+use super::{
+    Session,
+    file::{ChunkReader, RemoteFile},
+    folder::Folder,
+    nodes,
+    path::RemotePath,
+    session::Account,
+    snapshot::{Item, Snapshot},
+    upload::UploadOptions,
+};
+use crate::{
+    capability::Child,
+    directory::{ChildList, ItemKeys},
+    error::ClientError,
+    properties::{FileName, FileProperties, Timestamp},
+};
+
+/// Folders within folders that a copy follows.
+const MAX_COPY_DEPTH: usize = 256;
+
+impl Session {
+    /// Makes a folder.
+    ///
+    /// # Errors
+    /// [`ClientError::Exists`], [`ClientError::NotFound`] for the folder it would be in, [`ClientError::ReadOnly`].
+    pub async fn make_folder(&self, path: &str) -> Result<(), ClientError> {
+        let path: RemotePath = path.parse()?;
+        self.account.make_folder(&path, false).await
+    }
+
+    /// Makes a folder and those above it, as far as they are missing.
+    ///
+    /// # Errors
+    /// [`ClientError::NotADirectory`] when a file is in the way, [`ClientError::ReadOnly`].
+    pub async fn make_folders(&self, path: &str) -> Result<(), ClientError> {
+        let path: RemotePath = path.parse()?;
+        self.account.make_folders(&path).await
+    }
+
+    /// Gives the item at `path` another name in the same folder.
+    ///
+    /// # Errors
+    /// [`ClientError::IllegalName`], [`ClientError::Exists`], [`ClientError::NotFound`], [`ClientError::ReadOnly`].
+    pub async fn rename(&self, path: &str, name: &str) -> Result<(), ClientError> {
+        let path: RemotePath = path.parse()?;
+        let name = FileName::parse(name).map_err(|_| ClientError::IllegalName {
+            name: name.to_owned(),
+        })?;
+        let mut runs = self.account.runs();
+        loop {
+            match self.account.rename_once(&path, &name).await {
+                Err(error) => runs.again_after(error).await?,
+                done => return done,
+            }
+        }
+    }
+
+    /// Moves the item at `from` to the path `to`, which must be free; the last name of `to` is its new name.
+    ///
+    /// Within one writing space nothing is copied and capabilities stay valid. Otherwise the item is copied and
+    /// then deleted; an interruption leaves both.
+    ///
+    /// # Errors
+    /// [`ClientError::Exists`], [`ClientError::NotFound`], [`ClientError::IntoItself`], [`ClientError::ReadOnly`].
+    pub async fn move_to(&self, from: &str, to: &str) -> Result<(), ClientError> {
+        let from: RemotePath = from.parse()?;
+        let to: RemotePath = to.parse()?;
+        if to.is_within(&from) {
+            return Err(ClientError::IntoItself {
+                path: from.to_string(),
+            });
+        }
+        let mut runs = self.account.runs();
+        loop {
+            match self.account.move_once(&from, &to).await {
+                Err(error) => runs.again_after(error).await?,
+                Ok(Moved::Done) => return Ok(()),
+                Ok(Moved::NeedsCopy) => break,
+            }
+        }
+        self.copy(&from.to_string(), &to.to_string()).await?;
+        self.delete(&from.to_string()).await
+    }
+
+    /// Copies the item at `from`, with everything below it, to the free path `to`. Copies have keys of their own.
+    ///
+    /// # Errors
+    /// As [`Session::move_to`].
+    pub async fn copy(&self, from: &str, to: &str) -> Result<(), ClientError> {
+        let from: RemotePath = from.parse()?;
+        let to: RemotePath = to.parse()?;
+        if to.is_within(&from) {
+            return Err(ClientError::IntoItself {
+                path: from.to_string(),
+            });
+        }
+        let (item, _) = Snapshot::new(&self.account).resolve(&from).await?;
+        self.copy_item(item, from, to, 0).await
+    }
+
+    fn copy_item(
+        &self,
+        item: Item,
+        from: RemotePath,
+        to: RemotePath,
+        depth: usize,
+    ) -> BoxFuture<'_, Result<(), ClientError>> {
+        async move {
+            if depth > MAX_COPY_DEPTH {
+                return Err(ClientError::TooLarge {
+                    what: "the depth of the folder",
+                    max: MAX_COPY_DEPTH as u64,
+                });
+            }
+            if item.properties.is_directory {
+                self.account
+                    .make_folder(&to, item.properties.is_hidden)
+                    .await?;
+                let mut snapshot = Snapshot::new(&self.account);
+                let mut pages = super::snapshot::Pages::new(item.opened.clone());
+                while let Some(page) = pages.next(&mut snapshot).await? {
+                    for child in page.children {
+                        let below = snapshot
+                            .item(item.capability(), item.signer.as_ref(), &child)
+                            .await?
+                            .ok_or_else(|| ClientError::not_found(from.to_string()))?;
+                        let name = below.properties.name.clone();
+                        let (source, target) = (from.join(name.clone()), to.join(name));
+                        self.copy_item(below, source, target, depth + 1).await?;
+                    }
+                }
+                return Ok(());
+            }
+            let mut snapshot = Snapshot::new(&self.account);
+            let space = snapshot
+                .space(&item.capability().writer, Some(&self.account.home.writer))
+                .await?;
+            let options = UploadOptions {
+                modified: Some(item.properties.modified),
+                is_hidden: item.properties.is_hidden,
+                ..UploadOptions::default()
+            };
+            let size = item.properties.size_bytes;
+            let account = Arc::clone(&self.account);
+            let file = RemoteFile::new(
+                account,
+                from.to_string(),
+                space,
+                item.opened,
+                item.properties,
+            );
+            let mut content = Content::new(&file);
+            self.upload(
+                &to.to_string(),
+                &mut content,
+                Some(size),
+                &options,
+                &mut |_, _| {},
+            )
+            .await
+        }
+        .boxed()
+    }
+}
+
+enum Moved {
+    Done,
+    NeedsCopy,
+}
+
+impl Account {
+    /// Makes a folder.
+    pub(super) async fn make_folder(
+        &self,
+        path: &RemotePath,
+        is_hidden: bool,
+    ) -> Result<(), ClientError> {
+        let mut runs = self.runs();
+        loop {
+            match self.make_folder_once(path, is_hidden).await {
+                Err(error) => runs.again_after(error).await?,
+                done => return done,
+            }
+        }
+    }
+
+    pub(super) async fn make_folders(&self, path: &RemotePath) -> Result<(), ClientError> {
+        // Look before taking the write lock.
+        let mut missing = Vec::new();
+        let mut wanted = path.clone();
+        loop {
+            match Snapshot::new(self).folder(&wanted).await {
+                Ok(_) => break,
+                Err(ClientError::NotFound { .. }) => {
+                    let Some((parent, _)) = wanted.split_last() else {
+                        return Err(ClientError::not_found(wanted.to_string()));
+                    };
+                    missing.push(std::mem::replace(&mut wanted, parent));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for folder in missing.iter().rev() {
+            match self.make_folder(folder, false).await {
+                // Somebody else made it in the meantime.
+                Err(ClientError::Exists { .. }) => {
+                    Snapshot::new(self).folder(folder).await?;
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn make_folder_once(
+        &self,
+        path: &RemotePath,
+        is_hidden: bool,
+    ) -> Result<(), ClientError> {
+        let Some((parent_path, name)) = path.split_last() else {
+            return Err(exists(path));
+        };
+        let lock = self.locks.of(&self.home.writer);
+        let _writing = lock.lock().await;
+        let mut snapshot = Snapshot::new(self);
+        let parent = snapshot.folder(&parent_path).await?;
+        let signer = parent.writable(&parent_path)?;
+        let mut folder = Folder::load(&mut snapshot, &parent).await?;
+        if folder.contains(name) {
+            return Err(exists(path));
+        }
+        let rng = &mut *self.random();
+        let keys = ItemKeys::random(rng);
+        let capability = keys.capability(
+            parent.capability().owner.clone(),
+            parent.capability().writer.clone(),
+        );
+        let properties = FileProperties::directory(name.clone(), self.now(), is_hidden);
+        let mut draft = self.draft(&mut snapshot, &parent, signer).await?;
+        let node = nodes::new_directory(
+            &keys,
+            properties.clone(),
+            Some(parent.opened.link_from_below(&capability.writer)),
+            None,
+            self.mirror_for(&parent.opened).as_ref(),
+            &ChildList::new(),
+            rng,
+        )?;
+        draft.put(node, None).await?;
+        folder.add(nodes::entry(
+            parent.capability(),
+            &capability,
+            &properties,
+            rng,
+        )?)?;
+        folder.write(&mut draft, rng).await?;
+        draft.commit().await.map(|_| ())
+    }
+
+    async fn rename_once(&self, path: &RemotePath, name: &FileName) -> Result<(), ClientError> {
+        let Some((parent_path, old_name)) = path.split_last() else {
+            return Err(ClientError::ReadOnly {
+                path: path.to_string(),
+            });
+        };
+        if name == old_name {
+            return Snapshot::new(self).resolve(path).await.map(|_| ());
+        }
+        let lock = self.locks.of(&self.home.writer);
+        let _writing = lock.lock().await;
+        let mut snapshot = Snapshot::new(self);
+        let parent = snapshot.folder(&parent_path).await?;
+        let signer = parent.writable(&parent_path)?;
+        let mut folder = Folder::load(&mut snapshot, &parent).await?;
+        let (child, item) = find(&mut snapshot, &mut folder, &parent, path, old_name).await?;
+        if folder.contains(name) {
+            return Err(exists(&parent_path.join(name.clone())));
+        }
+        let Child::Named(mut entry) = child else {
+            return Err(ClientError::OldLayout {
+                what: "renaming in a folder without names",
+            });
+        };
+        let rng = &mut *self.random();
+        // An item behind a link node has its name there; the target's own name must not tell the old one.
+        if item.link.is_some() {
+            self.rename_target(&mut snapshot, &item, name).await?;
+        }
+        let node = item.entry_node();
+        let mut draft = self.draft(&mut snapshot, &parent, signer).await?;
+        if node.capability.writer == *draft.writer() {
+            let mut properties = node.properties.clone();
+            properties.name = name.clone();
+            let renamed = node.with_properties(properties, None, rng)?;
+            draft.put(renamed, Some(&node.cid)).await?;
+        } else {
+            self.rename_target(&mut snapshot, &item, name).await?;
+        }
+        let place = entry.capability.clone();
+        entry.name = name.clone();
+        folder
+            .replace(&mut snapshot, old_name, &place, entry)
+            .await?;
+        folder.write(&mut draft, rng).await?;
+        draft.commit().await.map(|_| ())
+    }
+
+    /// Renames an item in its own writing space.
+    async fn rename_target(
+        &self,
+        snapshot: &mut Snapshot<'_>,
+        item: &Item,
+        name: &FileName,
+    ) -> Result<(), ClientError> {
+        let Some(signer) = item.signer.clone() else {
+            return Ok(());
+        };
+        let mut properties = item.opened.properties.clone();
+        properties.name = name.clone();
+        let mut draft = self.draft(snapshot, item, signer).await?;
+        let renamed = item
+            .opened
+            .with_properties(properties, None, &mut *self.random())?;
+        draft.put(renamed, Some(&item.opened.cid)).await?;
+        draft.commit().await.map(|_| ())
+    }
+
+    async fn move_once(&self, from: &RemotePath, to: &RemotePath) -> Result<Moved, ClientError> {
+        let read_only = |path: &RemotePath| ClientError::ReadOnly {
+            path: path.to_string(),
+        };
+        let (from_path, old_name) = from.split_last().ok_or_else(|| read_only(from))?;
+        let (to_path, new_name) = to.split_last().ok_or_else(|| exists(to))?;
+        if from_path == to_path {
+            self.rename_once(from, new_name).await?;
+            return Ok(Moved::Done);
+        }
+        let lock = self.locks.of(&self.home.writer);
+        let _writing = lock.lock().await;
+        let mut snapshot = Snapshot::new(self);
+        let source = snapshot.folder(&from_path).await?;
+        let target = snapshot.folder(&to_path).await?;
+        let signer = source.writable(&from_path)?;
+        target.writable(&to_path)?;
+        let mut source_folder = Folder::load(&mut snapshot, &source).await?;
+        let mut target_folder = Folder::load(&mut snapshot, &target).await?;
+        let (child, item) =
+            find(&mut snapshot, &mut source_folder, &source, from, old_name).await?;
+        if target_folder.contains(new_name) {
+            return Err(exists(to));
+        }
+        let node = item.entry_node();
+        let writer = &source.capability().writer;
+        if target.capability().writer != *writer || node.capability.writer != *writer {
+            return Ok(Moved::NeedsCopy);
+        }
+        let Child::Named(entry) = child else {
+            return Ok(Moved::NeedsCopy);
+        };
+        let rng = &mut *self.random();
+        let mut properties = node.properties.clone();
+        properties.name = new_name.clone();
+        let mut draft = self.draft(&mut snapshot, &source, signer).await?;
+        let up = target.opened.link_from_below(&node.capability.writer);
+        let moved = node.with_properties(properties.clone(), Some(up), rng)?;
+        draft.put(moved, Some(&node.cid)).await?;
+        source_folder
+            .remove(&mut snapshot, old_name, &entry.capability)
+            .await?;
+        target_folder.add(nodes::entry(
+            target.capability(),
+            &node.capability,
+            &properties,
+            rng,
+        )?)?;
+        target_folder.write(&mut draft, rng).await?;
+        source_folder.write(&mut draft, rng).await?;
+        draft.commit().await?;
+        Ok(Moved::Done)
+    }
+
+    /// Sets when the content of a file was changed, or whether an item is hidden.
+    async fn set_properties_once(
+        &self,
+        path: &RemotePath,
+        change: &(dyn Fn(&mut FileProperties) + Sync),
+    ) -> Result<(), ClientError> {
+        let lock = self.locks.of(&self.home.writer);
+        let _writing = lock.lock().await;
+        let mut snapshot = Snapshot::new(self);
+        let (item, _) = snapshot.resolve(path).await?;
+        let signer = item.writable(path)?;
+        let mut properties = item.opened.properties.clone();
+        change(&mut properties);
+        let mut draft = self.draft(&mut snapshot, &item, signer).await?;
+        let changed = item
+            .opened
+            .with_properties(properties, None, &mut *self.random())?;
+        draft.put(changed, Some(&item.opened.cid)).await?;
+        draft.commit().await.map(|_| ())
+    }
+}
+
+impl Session {
+    /// Sets the modification time.
+    ///
+    /// # Errors
+    /// [`ClientError::NotFound`], [`ClientError::ReadOnly`].
+    pub async fn set_modified(&self, path: &str, modified: Timestamp) -> Result<(), ClientError> {
+        self.set_properties(path, &move |properties| properties.modified = modified)
+            .await
+    }
+
+    /// Sets whether an item is hidden.
+    ///
+    /// # Errors
+    /// [`ClientError::NotFound`], [`ClientError::ReadOnly`].
+    pub async fn set_hidden(&self, path: &str, is_hidden: bool) -> Result<(), ClientError> {
+        self.set_properties(path, &move |properties| properties.is_hidden = is_hidden)
+            .await
+    }
+
+    async fn set_properties(
+        &self,
+        path: &str,
+        change: &(dyn Fn(&mut FileProperties) + Sync),
+    ) -> Result<(), ClientError> {
+        let path: RemotePath = path.parse()?;
+        let mut runs = self.account.runs();
+        loop {
+            match self.account.set_properties_once(&path, change).await {
+                Err(error) => runs.again_after(error).await?,
+                done => return done,
+            }
+        }
+    }
+}
+
+async fn find(
+    snapshot: &mut Snapshot<'_>,
+    folder: &mut Folder,
+    parent: &Item,
+    path: &RemotePath,
+    name: &FileName,
+) -> Result<(Child, Item), ClientError> {
+    let missing = || ClientError::not_found(path.to_string());
+    let child = folder.find(snapshot, name).await?.ok_or_else(missing)?;
+    let item = snapshot
+        .item(parent.capability(), parent.signer.as_ref(), &child)
+        .await?
+        .ok_or_else(missing)?;
+    Ok((child, item))
+}
+
+fn exists(path: &RemotePath) -> ClientError {
+    ClientError::Exists {
+        path: path.to_string(),
+    }
+}
+
+/// The content of a remote file as something to read from.
+struct Content<'a> {
+    next: Option<BoxFuture<'a, Fetched<'a>>>,
+    reader: Option<ChunkReader<'a>>,
+    rest: bytes::Bytes,
+}
+
+type Fetched<'a> = (ChunkReader<'a>, Result<Option<bytes::Bytes>, ClientError>);
+
+impl<'a> Content<'a> {
+    fn new(file: &'a RemoteFile) -> Self {
+        Self {
+            next: None,
+            reader: Some(file.chunks(0)),
+            rest: bytes::Bytes::new(),
+        }
+    }
+}
+
+impl AsyncRead for Content<'_> {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        buffer: &mut [u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        use std::task::Poll;
+        while self.rest.is_empty() {
+            if let Some(mut reader) = self.reader.take() {
+                self.next = Some(
+                    async move {
+                        let chunk = reader.next().await;
+                        (reader, chunk)
+                    }
+                    .boxed(),
+                );
+            }
+            let Some(next) = &mut self.next else {
+                return Poll::Ready(Ok(0));
+            };
+            let (reader, chunk) = std::task::ready!(next.poll_unpin(context));
+            self.next = None;
+            match chunk {
+                Ok(Some(chunk)) if chunk.is_empty() => self.reader = Some(reader),
+                Ok(Some(chunk)) => {
+                    self.rest = chunk;
+                    self.reader = Some(reader);
+                }
+                Ok(None) => return Poll::Ready(Ok(0)),
+                Err(error) => return Poll::Ready(Err(std::io::Error::other(error))),
+            }
+        }
+        let n = buffer.len().min(self.rest.len());
+        let taken = self.rest.split_to(n);
+        if let Some(target) = buffer.get_mut(..n) {
+            target.copy_from_slice(&taken);
+        }
+        Poll::Ready(Ok(n))
+    }
+}

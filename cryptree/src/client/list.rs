@@ -1,0 +1,280 @@
+//! Listing and describing (Spec: 21 §7).
+
+use champ::Block;
+
+use super::{
+    blocks::Wanted,
+    nodes::Opened,
+    path::RemotePath,
+    session::Session,
+    snapshot::{Item, Page, Pages, Snapshot},
+};
+use crate::{
+    capability::{AbsoluteCapability, Child},
+    error::ClientError,
+    properties::{FileProperties, Timestamp},
+};
+
+/// What is known of a file or folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name. Any characters but `/`: escape it before showing it.
+    pub name: String,
+    /// A folder.
+    pub is_directory: bool,
+    /// Size of the content in bytes, 0 for folders; unknown in a quick listing.
+    pub size_bytes: Option<u64>,
+    /// Mime type, empty for folders; unknown in quick listings of older folders.
+    pub mime_type: Option<String>,
+    /// When the content was changed; unknown in a quick listing.
+    pub modified: Option<Timestamp>,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+    /// Not meant to be shown by default; unknown in a quick listing.
+    pub is_hidden: Option<bool>,
+}
+
+impl Entry {
+    fn of(properties: &FileProperties) -> Self {
+        Self {
+            name: properties.name.to_string(),
+            is_directory: properties.is_directory,
+            size_bytes: Some(properties.size_bytes),
+            mime_type: Some(properties.mime_type.clone()),
+            modified: Some(properties.modified),
+            created: Some(properties.created),
+            is_hidden: Some(properties.is_hidden),
+        }
+    }
+}
+
+/// An entry that cannot be opened; the rest of the folder is not affected.
+#[derive(Debug, Clone)]
+pub struct DamagedEntry {
+    /// Its name, when the folder's list tells it.
+    pub name: Option<String>,
+    /// Why it cannot be opened.
+    pub reason: ClientError,
+}
+
+/// What a folder holds.
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    /// Its entries, in stored order.
+    pub entries: Vec<Entry>,
+    /// Entries that are there and cannot be opened.
+    pub damaged: Vec<DamagedEntry>,
+}
+
+/// How much a listing tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// What the folder itself says: names and kinds. One lookup per 500 entries.
+    Quick,
+    /// Everything, read from each entry's own node. One more lookup per 20 entries.
+    Full,
+}
+
+/// A walk over a folder, page by page, on the state it had at the start.
+pub struct FolderReader<'a> {
+    snapshot: Snapshot<'a>,
+    folder: Item,
+    pages: Pages,
+    detail: Detail,
+}
+
+impl std::fmt::Debug for FolderReader<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FolderReader").finish_non_exhaustive()
+    }
+}
+
+impl FolderReader<'_> {
+    /// Returns the next up to 500 entries (more when another client wrote them); `None` at the end.
+    ///
+    /// # Errors
+    /// Whatever keeps the page itself from being read; entries that cannot be opened are reported in it.
+    pub async fn next(&mut self) -> Result<Option<Listing>, ClientError> {
+        let Some(page) = self.pages.next(&mut self.snapshot).await? else {
+            return Ok(None);
+        };
+        self.list(page).await.map(Some)
+    }
+
+    async fn list(&mut self, page: Page) -> Result<Listing, ClientError> {
+        let mut listing = Listing::default();
+        let mut to_open = Vec::new();
+        for child in page.children {
+            match child {
+                Child::Named(entry)
+                    if self.detail == Detail::Quick && entry.is_directory.is_some() =>
+                {
+                    listing.entries.push(Entry {
+                        name: entry.name.to_string(),
+                        is_directory: entry.is_directory == Some(true),
+                        size_bytes: None,
+                        mime_type: entry.mime_type,
+                        modified: None,
+                        created: entry
+                            .created_epoch_seconds
+                            .map(Timestamp::from_epoch_seconds),
+                        is_hidden: None,
+                    });
+                }
+                Child::Unreadable(..) => listing.damaged.push(DamagedEntry {
+                    name: None,
+                    reason: ClientError::cannot_read("an entry of the folder"),
+                }),
+                child => to_open.push(child),
+            }
+        }
+        for (name, opened) in self.open_all(to_open).await? {
+            match opened {
+                Ok(item) => listing.entries.push(Entry::of(&item.properties)),
+                Err(reason) => listing.damaged.push(DamagedEntry { name, reason }),
+            }
+        }
+        Ok(listing)
+    }
+
+    /// Opens many children: the nodes of one space in bulk, then whatever is behind link nodes.
+    async fn open_all(
+        &mut self,
+        children: Vec<Child>,
+    ) -> Result<Vec<(Option<String>, Result<Item, ClientError>)>, ClientError> {
+        let folder = self.folder.capability().clone();
+        let signer = self.folder.signer.clone();
+        let mut resolved = Vec::new();
+        for child in &children {
+            let name = child.name().map(ToString::to_string);
+            let capability = child.capability().map(|relative| relative.resolve(&folder));
+            match capability {
+                Some(Ok(capability)) => resolved.push((name, Ok(capability))),
+                _ => resolved.push((
+                    name,
+                    Err(ClientError::cannot_read("an entry of the folder")),
+                )),
+            }
+        }
+        let same_space: Vec<Wanted> = resolved
+            .iter()
+            .filter_map(|(_, capability)| capability.as_ref().ok())
+            .filter(|capability| capability.writer == folder.writer)
+            .map(wanted)
+            .collect();
+        let found = self
+            .snapshot
+            .nodes(&folder.writer, None, &same_space)
+            .await?;
+        let mut found = found.into_iter();
+        let mut items = Vec::with_capacity(resolved.len());
+        for (name, capability) in resolved {
+            let item = match capability {
+                Err(error) => Err(error),
+                Ok(capability) if capability.writer == folder.writer => {
+                    self.finish(&capability, found.next().flatten(), &signer)
+                        .await
+                }
+                Ok(capability) => match self.snapshot.open(&capability, Some(&folder.writer)).await
+                {
+                    Ok(Some(opened)) => self.snapshot.follow(opened, signer.as_ref()).await,
+                    Ok(None) => Err(missing(name.as_deref())),
+                    Err(error) => Err(error),
+                },
+            };
+            items.push((name, item));
+        }
+        Ok(items)
+    }
+
+    async fn finish(
+        &mut self,
+        capability: &AbsoluteCapability,
+        block: Option<Block>,
+        signer: &Option<std::sync::Arc<pki::keys::SecretKeyWithHash>>,
+    ) -> Result<Item, ClientError> {
+        let block = block.ok_or_else(|| missing(None))?;
+        let opened = Opened::open(&block, capability)?;
+        self.snapshot.follow(opened, signer.as_ref()).await
+    }
+}
+
+impl Session {
+    /// Starts listing a folder.
+    ///
+    /// # Errors
+    /// [`ClientError::NotFound`], [`ClientError::NotADirectory`].
+    pub async fn read_folder(
+        &self,
+        path: &str,
+        detail: Detail,
+    ) -> Result<FolderReader<'_>, ClientError> {
+        let path: RemotePath = path.parse()?;
+        let mut snapshot = Snapshot::new(&self.account);
+        let folder = snapshot.folder(&path).await?;
+        Ok(FolderReader {
+            pages: Pages::new(folder.opened.clone()),
+            snapshot,
+            folder,
+            detail,
+        })
+    }
+
+    /// Lists a whole folder.
+    ///
+    /// # Errors
+    /// [`ClientError::NotFound`], [`ClientError::NotADirectory`].
+    pub async fn list(&self, path: &str, detail: Detail) -> Result<Listing, ClientError> {
+        let mut reader = self.read_folder(path, detail).await?;
+        let mut whole = Listing::default();
+        while let Some(page) = reader.next().await? {
+            whole.entries.extend(page.entries);
+            whole.damaged.extend(page.damaged);
+        }
+        Ok(whole)
+    }
+
+    /// Describes the file or folder at a path.
+    ///
+    /// # Errors
+    /// [`ClientError::NotFound`].
+    pub async fn stat(&self, path: &str) -> Result<Entry, ClientError> {
+        let path: RemotePath = path.parse()?;
+        let (item, _) = Snapshot::new(&self.account).resolve(&path).await?;
+        Ok(Entry::of(&item.properties))
+    }
+
+    /// Returns true when something is at a path.
+    ///
+    /// # Errors
+    /// Anything but [`ClientError::NotFound`].
+    pub async fn exists(&self, path: &str) -> Result<bool, ClientError> {
+        match self.stat(path).await {
+            Ok(_) => Ok(true),
+            Err(ClientError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the capability of the item at a path as text. Whoever holds it can read, and here also write,
+    /// the item: treat it like a password.
+    ///
+    /// # Errors
+    /// [`ClientError::NotFound`].
+    pub async fn capability_link(&self, path: &str) -> Result<String, ClientError> {
+        let path: RemotePath = path.parse()?;
+        let (item, _) = Snapshot::new(&self.account).resolve(&path).await?;
+        Ok(item.capability().to_link_text())
+    }
+}
+
+fn wanted(capability: &AbsoluteCapability) -> Wanted {
+    Wanted {
+        map_key: *capability.map_key.bytes(),
+        bat: capability.bat.clone(),
+    }
+}
+
+fn missing(name: Option<&str>) -> ClientError {
+    ClientError::not_found(name.unwrap_or("an entry of the folder"))
+}

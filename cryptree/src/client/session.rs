@@ -1,0 +1,144 @@
+//! A signed-in account and what every operation on it shares.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use champ::access::{BatId, BatWithId};
+use futures_util::lock::Mutex as AsyncMutex;
+use pki::{
+    keys::{Owner, SecretKeyWithHash, Writer},
+    username::Username,
+};
+use rand_core::CryptoRng;
+
+use super::{
+    draft::{Draft, Runs},
+    nodes::Opened,
+    snapshot::{Item, Snapshot},
+    space::OwnerView,
+};
+use crate::{
+    api::Api,
+    capability::AbsoluteCapability,
+    counters::Usage,
+    environment::{Environment, computed},
+    error::ClientError,
+    login::EntryPoints,
+    properties::Timestamp,
+};
+
+/// A signed-in account. Cheap to clone; clones share caches and the order of writes.
+///
+/// Operations of one session that write to the same space queue up; reads do not wait for them.
+#[derive(Clone)]
+pub struct Session {
+    pub(crate) account: Arc<Account>,
+}
+
+/// What belongs to one account on one node.
+pub(crate) struct Account {
+    pub(crate) name: Username,
+    pub(crate) identity: SecretKeyWithHash,
+    pub(crate) home: AbsoluteCapability,
+    /// What the login data hold: kept to be saved and to be sealed again under a new password.
+    pub(crate) entry_points: EntryPoints,
+    /// Mirror tokens, oldest first.
+    pub(crate) mirror_bats: Vec<BatWithId>,
+    pub(crate) view: OwnerView,
+    pub(crate) locks: WriteLocks,
+}
+
+impl Account {
+    pub(crate) fn api(&self) -> &Api {
+        &self.view.blocks.api
+    }
+
+    pub(crate) fn environment(&self) -> &dyn Environment {
+        self.api().environment().as_ref()
+    }
+
+    pub(crate) fn random(&self) -> Box<dyn CryptoRng + Send> {
+        self.environment().random()
+    }
+
+    pub(crate) fn owner(&self) -> &Owner {
+        self.view.owner()
+    }
+
+    /// Returns the current time as files record it.
+    pub(crate) fn now(&self) -> Timestamp {
+        let since = self
+            .environment()
+            .now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+        Timestamp::new(seconds, since.subsec_nanos())
+            .unwrap_or(Timestamp::from_epoch_seconds(seconds))
+    }
+
+    /// Runs work that keeps a processor busy.
+    pub(crate) async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ClientError> {
+        Ok(computed(self.environment(), work).await?)
+    }
+
+    /// Returns the mirror token id for new blocks in a folder: the folder's own, else the account's newest.
+    pub(crate) fn mirror_for(&self, folder: &Opened) -> Option<BatId> {
+        let newest = || self.mirror_bats.last().map(|bat| bat.id.clone());
+        folder.mirror().cloned().or_else(newest)
+    }
+
+    /// Starts a change of the space an item is in, on the state the snapshot has of it.
+    pub(crate) async fn draft(
+        &self,
+        snapshot: &mut Snapshot<'_>,
+        item: &Item,
+        signer: Arc<SecretKeyWithHash>,
+    ) -> Result<Draft, ClientError> {
+        let space = snapshot.space(&item.capability().writer, None).await?;
+        Draft::new(self.view.clone(), signer, space)
+    }
+
+    pub(crate) fn runs(&self) -> Runs<'_> {
+        Runs::new(self.api())
+    }
+}
+
+impl Session {
+    /// Returns the user name.
+    pub fn username(&self) -> &str {
+        self.account.name.as_str()
+    }
+
+    /// Returns what the session has cost so far.
+    pub fn usage(&self) -> Usage {
+        self.account.api().counters().usage()
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("name", &self.account.name.as_str())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One write at a time per writing space (Spec: 21 §13.1).
+#[derive(Debug, Default)]
+pub(crate) struct WriteLocks {
+    locks: Mutex<HashMap<Writer, Arc<AsyncMutex<()>>>>,
+}
+
+impl WriteLocks {
+    pub(crate) fn of(&self, writer: &Writer) -> Arc<AsyncMutex<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(locks.entry(writer.clone()).or_default())
+    }
+}

@@ -1,0 +1,429 @@
+//! Uploading a file (Spec: 21 §9, §10.4).
+
+use std::{collections::HashSet, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::AsyncRead;
+
+use super::{
+    Session,
+    draft::Draft,
+    folder::Folder,
+    nodes::{self, NewNode, Opened},
+    path::RemotePath,
+    session::Account,
+    snapshot::{Item, Snapshot},
+    transfer::{ChunkSource, ChunkUpload, FilePlan},
+};
+use crate::{
+    api::TransactionId,
+    capability::MapKey,
+    chunk_chain::{CHUNK_BYTES, ChunkPlace, StreamSecret, chunk_count},
+    directory::ItemKeys,
+    error::ClientError,
+    hash_tree::{HashTree, HashTreeBuilder, LIST_HASHES},
+    mime::{HEADER_BYTES, mime_type},
+    properties::{FileName, FileProperties, Timestamp},
+};
+
+/// What to do when the name is taken by a file. A folder of that name is always an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IfExists {
+    /// Fail with [`ClientError::Exists`].
+    #[default]
+    Fail,
+    /// Replace the content in one step; capabilities to the file stay valid.
+    Replace,
+}
+
+/// How a file is uploaded.
+#[derive(Debug, Clone, Default)]
+pub struct UploadOptions {
+    /// When the content was changed; now, when absent.
+    pub modified: Option<Timestamp>,
+    /// What to do when the name is taken.
+    pub if_exists: IfExists,
+    /// Do not show it by default.
+    pub is_hidden: bool,
+}
+
+/// Progress: bytes stored so far, and in total when known.
+pub type Progress<'a> = &'a mut (dyn FnMut(u64, Option<u64>) + Send);
+
+impl Session {
+    /// Uploads `content` to `path`.
+    ///
+    /// Up to 5 MiB are committed in one step together with the folder's entry. More is committed as it goes,
+    /// under an upload record: uploading the same file of the same size and modification time to the same path
+    /// again continues an interrupted upload, from this or another machine. Content of unknown size (`size`
+    /// absent) is committed at the end and not resumed. Memory stays bounded. Dropping the future leaves the
+    /// old state and, for large files, a record to continue from.
+    ///
+    /// # Errors
+    /// [`ClientError::NotFound`] for the folder, [`ClientError::Exists`], [`ClientError::ReadOnly`],
+    /// [`ClientError::QuotaReached`], [`ClientError::SourceChanged`] when `content` is not `size` bytes long or is
+    /// not what an earlier attempt sent, [`ClientError::Local`].
+    pub async fn upload(
+        &self,
+        path: &str,
+        content: &mut (dyn AsyncRead + Unpin + Send),
+        size: Option<u64>,
+        options: &UploadOptions,
+        progress: Progress<'_>,
+    ) -> Result<(), ClientError> {
+        let path: RemotePath = path.parse()?;
+        let Some((folder, name)) = path.split_last() else {
+            return Err(ClientError::IsADirectory {
+                path: path.to_string(),
+            });
+        };
+        let upload = Upload {
+            account: &self.account,
+            path: &path,
+            folder: &folder,
+            name,
+            options,
+        };
+        progress(0, size);
+        if size.is_some_and(|size| size > CHUNK_BYTES) {
+            return upload
+                .with_record(content, size.unwrap_or(0), progress)
+                .await;
+        }
+        let mut source = ChunkSource::new(content, size);
+        let Some((first, is_last)) = source.next().await? else {
+            return Err(ClientError::Internal("a source without chunks"));
+        };
+        if is_last {
+            upload.small(&first).await?;
+            progress(first.len() as u64, size);
+            return Ok(());
+        }
+        upload.at_once(first, source, progress).await
+    }
+}
+
+/// One upload.
+pub(super) struct Upload<'a> {
+    pub(super) account: &'a Arc<Account>,
+    pub(super) path: &'a RemotePath,
+    pub(super) folder: &'a RemotePath,
+    pub(super) name: &'a FileName,
+    pub(super) options: &'a UploadOptions,
+}
+
+/// Where a file goes, on one state.
+pub(super) struct Target {
+    pub(super) item: Item,
+    pub(super) folder: Folder,
+    /// The file that has the name now.
+    pub(super) existing: Option<Item>,
+}
+
+impl Upload<'_> {
+    /// Finds the folder and what has the name now.
+    pub(super) async fn target(&self, snapshot: &mut Snapshot<'_>) -> Result<Target, ClientError> {
+        let item = snapshot.folder(self.folder).await?;
+        item.writable(self.folder)?;
+        let mut folder = Folder::load(snapshot, &item).await?;
+        let existing = match folder.find(snapshot, self.name).await? {
+            Some(child) => {
+                snapshot
+                    .item(item.capability(), item.signer.as_ref(), &child)
+                    .await?
+            }
+            None => None,
+        };
+        if let Some(existing) = &existing {
+            if self.options.if_exists == IfExists::Fail {
+                return Err(ClientError::Exists {
+                    path: self.path.to_string(),
+                });
+            }
+            if existing.properties.is_directory {
+                return Err(ClientError::IsADirectory {
+                    path: self.path.to_string(),
+                });
+            }
+            existing.writable(self.path)?;
+        }
+        Ok(Target {
+            item,
+            folder,
+            existing,
+        })
+    }
+
+    /// Draws the keys of a new file, or keeps the place and capability of the one that is replaced.
+    pub(super) fn plan(
+        &self,
+        target: &Target,
+        size: u64,
+        header: &[u8],
+    ) -> Result<FilePlan, ClientError> {
+        let rng = &mut *self.account.random();
+        let now = self.account.now();
+        let header = header.get(..HEADER_BYTES).unwrap_or(header);
+        let secret = StreamSecret::random(rng);
+        let mut properties = FileProperties::file(
+            self.name.clone(),
+            mime_type(self.name.as_str(), header),
+            size,
+            self.options.modified.unwrap_or(now),
+            secret.clone(),
+        );
+        properties.is_hidden = self.options.is_hidden;
+        let mut keys = ItemKeys::random(rng);
+        let Some(existing) = &target.existing else {
+            let folder = target.item.capability();
+            let capability = keys.capability(folder.owner.clone(), folder.writer.clone());
+            return Ok(FilePlan {
+                up: Some(target.item.opened.link_from_below(&capability.writer)),
+                mirror: self.account.mirror_for(&target.item.opened),
+                signer: target.item.writable(self.folder)?,
+                starts_space: false,
+                capability,
+                keys,
+                secret,
+                properties,
+            });
+        };
+        // Same place and outer keys, so shares keep working; a fresh data key and stream secret, so that
+        // nobody who lost access reads what is written now.
+        let capability = existing.capability().clone();
+        let read_only = || ClientError::ReadOnly {
+            path: self.path.to_string(),
+        };
+        keys.map_key = capability.map_key;
+        keys.r_base = capability.r_base.clone();
+        keys.w_base = capability.w_base.clone().ok_or_else(read_only)?;
+        properties.name = existing.opened.properties.name.clone();
+        properties.created = existing.opened.properties.created;
+        properties.is_hidden = existing.opened.properties.is_hidden;
+        Ok(FilePlan {
+            up: existing.opened.parent_link().cloned(),
+            mirror: self.account.mirror_for(&existing.opened),
+            signer: existing.writable(self.path)?,
+            starts_space: existing.opened.starts_space(),
+            capability,
+            keys,
+            secret,
+            properties,
+        })
+    }
+
+    /// Uploads one chunk, in one commit.
+    pub(super) async fn small(&self, content: &Bytes) -> Result<(), ClientError> {
+        let mut hashes = HashTreeBuilder::new();
+        hashes.push_chunk(content);
+        let tree = hashes.finish();
+        let mut runs = self.account.runs();
+        loop {
+            match self.small_once(content, &tree).await {
+                Err(error) => runs.again_after(error).await?,
+                done => return done,
+            }
+        }
+    }
+
+    async fn small_once(&self, content: &Bytes, tree: &HashTree) -> Result<(), ClientError> {
+        let mut snapshot = Snapshot::new(self.account);
+        let target = self.target(&mut snapshot).await?;
+        let lock = self.account.locks.of(&target.item.capability().writer);
+        let _writing = lock.lock().await;
+        // The state may have moved on while others wrote.
+        let mut snapshot = Snapshot::new(self.account);
+        let target = self.target(&mut snapshot).await?;
+        let plan = self.plan(&target, content.len() as u64, content)?;
+        let mut properties = plan.properties.clone();
+        properties.tree_hash = Some(tree.branch(0));
+        let place = ChunkPlace::first(&plan.capability);
+        let rng = &mut *self.account.random();
+        let node = plan.seal(0, &place, properties, content, rng)?;
+        self.finish(&mut snapshot, target, &plan, vec![node], Vec::new())
+            .await
+    }
+
+    /// Uploads content of unknown size: everything is committed at the end.
+    async fn at_once(
+        &self,
+        first: Bytes,
+        source: ChunkSource<'_>,
+        progress: Progress<'_>,
+    ) -> Result<(), ClientError> {
+        let mut snapshot = Snapshot::new(self.account);
+        let target = self.target(&mut snapshot).await?;
+        // The size is not known yet; chunk 0 gets it at the end, and only chunk 0 counts.
+        let plan = Arc::new(self.plan(&target, 0, &first)?);
+        drop(target);
+        let mut source = source;
+        source.put_back(first);
+        let mut chunks = ChunkUpload::new(self.account, Arc::clone(&plan), source, 0);
+        let mut size = 0;
+        let mut nodes = Vec::new();
+        let mut transactions = Vec::new();
+        while let Some(stored) = chunks.next().await? {
+            size += stored.bytes;
+            progress(size, None);
+            if stored.ends_group {
+                transactions.extend(stored.transaction.clone());
+            }
+            nodes.extend(stored.node);
+        }
+        let tree = chunks.into_hashes().finish();
+        self.complete(&plan, size, &tree, nodes, transactions).await
+    }
+
+    /// Commits all chunks of a file and its entry in one step, on whatever the folder has become.
+    pub(super) async fn complete(
+        &self,
+        plan: &FilePlan,
+        size: u64,
+        tree: &HashTree,
+        mut nodes: Vec<NewNode>,
+        transactions: Vec<TransactionId>,
+    ) -> Result<(), ClientError> {
+        let mut properties = plan.properties.clone();
+        properties.size_bytes = size;
+        let places = heads(plan, chunk_count(size));
+        for (index, place) in &places {
+            let position = usize::try_from(*index).ok().and_then(|i| nodes.get_mut(i));
+            let node = position.ok_or(ClientError::Internal("a chunk without node"))?;
+            let opened = Opened::open(
+                &node.block,
+                &plan.capability.at(place.map_key, place.bat.clone()),
+            )?;
+            let rng = &mut *self.account.random();
+            *node = opened.with_properties(with_hash(&properties, tree, *index), None, rng)?;
+        }
+        let mut runs = self.account.runs();
+        loop {
+            let lock = self.account.locks.of(&plan.capability.writer);
+            let writing = lock.lock().await;
+            let mut snapshot = Snapshot::new(self.account);
+            let target = self.target(&mut snapshot).await?;
+            let named = FilePlan {
+                properties: properties.clone(),
+                ..plan.clone()
+            };
+            self.check_same(&target, plan)?;
+            let done = self
+                .finish(
+                    &mut snapshot,
+                    target,
+                    &named,
+                    nodes.clone(),
+                    transactions.clone(),
+                )
+                .await;
+            drop(writing);
+            match done {
+                Err(error) => runs.again_after(error).await?,
+                done => return done,
+            }
+        }
+    }
+
+    /// Checks that the target is still the one that the chunks were sealed for.
+    pub(super) fn check_same(&self, target: &Target, plan: &FilePlan) -> Result<(), ClientError> {
+        let is_same = match &target.existing {
+            Some(existing) => existing.capability() == &plan.capability,
+            None => {
+                let up = target.item.opened.link_from_below(&plan.capability.writer);
+                plan.up.as_ref() == Some(&up)
+            }
+        };
+        if is_same {
+            Ok(())
+        } else if target.existing.is_some() {
+            Err(ClientError::Exists {
+                path: self.path.to_string(),
+            })
+        } else {
+            Err(ClientError::not_found(self.folder.to_string()))
+        }
+    }
+
+    /// Puts the nodes of a file and its entry, or its new content in place of the old, and commits.
+    pub(super) async fn finish(
+        &self,
+        snapshot: &mut Snapshot<'_>,
+        mut target: Target,
+        plan: &FilePlan,
+        nodes: Vec<NewNode>,
+        transactions: Vec<TransactionId>,
+    ) -> Result<(), ClientError> {
+        let rng = &mut *self.account.random();
+        let space = snapshot
+            .space(
+                &plan.capability.writer,
+                Some(&target.item.capability().writer),
+            )
+            .await?;
+        let mut draft = Draft::new(self.account.view.clone(), Arc::clone(&plan.signer), space)?;
+        transactions
+            .into_iter()
+            .for_each(|transaction| draft.adopt(transaction));
+        if let Some(existing) = &target.existing {
+            let mut old = old_chunks(snapshot, existing).await?;
+            old.remove(&plan.capability.map_key);
+            for key in &old {
+                draft.remove(key).await?;
+            }
+            for node in nodes {
+                let expected =
+                    (node.key == plan.capability.map_key).then(|| existing.opened.cid.clone());
+                draft.put(node, expected.as_ref()).await?;
+            }
+        } else {
+            draft.put_new(nodes).await?;
+            let entry = nodes::entry(
+                target.item.capability(),
+                &plan.capability,
+                &plan.properties,
+                rng,
+            )?;
+            target.folder.add(entry)?;
+            target.folder.write(&mut draft, rng).await?;
+        }
+        draft.commit().await.map(|_| ())
+    }
+}
+
+/// Returns the tree keys of all chunks of a file, by its claimed size, ending where the tree has no more.
+pub(super) async fn old_chunks(
+    snapshot: &mut Snapshot<'_>,
+    file: &Item,
+) -> Result<HashSet<MapKey>, ClientError> {
+    super::remove::chunk_keys(snapshot, &file.opened).await
+}
+
+/// Returns the chunks that carry a branch of the hash tree: every 1,024th.
+pub(super) fn heads(plan: &FilePlan, chunks: u64) -> Vec<(u64, ChunkPlace)> {
+    let step = LIST_HASHES as u64;
+    let mut heads = Vec::new();
+    let mut place = ChunkPlace::first(&plan.capability);
+    let mut index = 0;
+    while index < chunks {
+        heads.push((index, place.clone()));
+        if index + step >= chunks {
+            break;
+        }
+        for _ in 0..step {
+            place = place.next(&plan.secret);
+        }
+        index += step;
+    }
+    heads
+}
+
+/// Returns properties with the branch for chunk `index`.
+pub(super) fn with_hash(
+    properties: &FileProperties,
+    tree: &HashTree,
+    index: u64,
+) -> FileProperties {
+    let mut properties = properties.clone();
+    properties.tree_hash = usize::try_from(index).ok().map(|index| tree.branch(index));
+    properties
+}

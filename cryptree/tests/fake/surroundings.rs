@@ -1,0 +1,47 @@
+//! Virtual time and seeded randomness.
+
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use cryptree::Environment;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{CryptoRng, Rng as _, SeedableRng};
+
+pub struct TestSurroundings {
+    millis: AtomicU64,
+    seeds: Mutex<ChaCha20Rng>,
+}
+
+impl TestSurroundings {
+    pub fn new(seed: u64) -> Self {
+        Self {
+            // 2026-11-21, near the times in the vectors.
+            millis: AtomicU64::new(1_795_280_000_000),
+            seeds: Mutex::new(ChaCha20Rng::seed_from_u64(seed)),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Environment for TestSurroundings {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.millis.load(Ordering::Relaxed))
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        let millis = u64::try_from(duration.as_millis()).unwrap();
+        self.millis.fetch_add(millis, Ordering::Relaxed);
+        tokio::task::yield_now().await;
+    }
+
+    fn random(&self) -> Box<dyn CryptoRng + Send> {
+        let mut seed = [0; 32];
+        self.seeds.lock().unwrap().fill_bytes(&mut seed);
+        Box::new(ChaCha20Rng::from_seed(seed))
+    }
+}
