@@ -1,6 +1,50 @@
 //! The server: stores, HTTP API, name authority.
 //!
 //! A node keeps other people's blocks and signed metadata and can decrypt none of it: this crate never depends
-//! on `cryptree`.
+//! on `cryptree`. It answers every call of the network's HTTP API for the users whose home it is, and is its own
+//! name authority.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use bytes::Bytes;
+//! use node::{Config, Node};
+//!
+//! let node = Node::open(Config::default()).await?;
+//! let request = http::Request::post("/api/v0/id").body(Bytes::new())?;
+//! let response = node.call(request).await;
+//! assert_eq!(response.body(), &Bytes::from(format!("{{\"ID\":\"{}\"}}", node.id())));
+//! # Ok(()) }
+//! ```
+//!
+//! Spec: 05 to 10, 12, 13.
 
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod identity;
+pub mod random;
 pub mod store;
+
+mod accounts;
+mod api;
+mod auth;
+mod bats;
+mod blocks;
+mod directory;
+mod follow_requests;
+mod guard;
+mod http;
+mod messages;
+mod node;
+mod pointers;
+mod registrar;
+mod second_factors;
+mod signup;
+mod space;
+mod state;
+mod usage;
+mod writers;
+
+pub use config::{Config, Limits};
+pub use error::Refusal;
+pub use node::{Node, OpenError};

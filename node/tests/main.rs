@@ -9,4 +9,5 @@
     reason = "a test that trips over one of these has failed"
 )]
 
+mod conformance;
 mod store;

@@ -30,3 +30,15 @@ pub const LINK_COUNTS: Table = Table::new("link_counts");
 pub const MESSAGES: Table = Table::new("messages");
 /// The node's own identity and settings.
 pub const NODE: Table = Table::new("node");
+/// Users by name: writers registered for them, as name, zero byte, binary key hash.
+pub const USER_WRITERS: Table = Table::new("user_writers");
+/// Writers whose last update has not been accounted yet.
+pub const UNSETTLED: Table = Table::new("unsettled");
+/// Digests of login keys that were replaced, by user name and digest.
+pub const PAST_LOGINS: Table = Table::new("past_logins");
+/// Owners of mirror access tokens by id.
+pub const BAT_IDS: Table = Table::new("bat_ids");
+/// Sign-up tokens that have not been used.
+pub const SIGNUP_TOKENS: Table = Table::new("signup_tokens");
+/// Addresses on the waiting list.
+pub const WAITING_LIST: Table = Table::new("waiting_list");

@@ -1,0 +1,64 @@
+//! `/peergos/v0/bats/`: mirror access tokens (Spec: 09 §5).
+
+use std::sync::Arc;
+
+use champ::{
+    Cid,
+    access::{Bat, BatId},
+    cbor::Value,
+};
+
+use crate::{
+    auth::{Window, signed_request},
+    bats,
+    directory::User,
+    error::Refusal,
+    http::{Call, Reply},
+};
+
+pub(super) async fn answer(call: &Call<'_>) -> Result<Option<Reply>, Refusal> {
+    Ok(Some(match call.name {
+        "getUserBats" => {
+            let user = local(authorised(call).await?)?;
+            let bats = bats::of_user(call.state, &user.name).await?;
+            Reply::cbor_bytes(bats::encode(&bats))
+        }
+        "addBat" => {
+            let user = authorised(call).await?;
+            let id = call
+                .query
+                .required("batid")?
+                .parse::<Cid>()
+                .map_err(|error| Refusal::malformed(format!("Invalid BAT id: {error}")))?;
+            let bat = Bat::parse(call.query.required("bat")?)
+                .map_err(|_| Refusal::malformed("Incorrect BAT"))?;
+            let user = local(user)?;
+            bats::add(call.state, &user.name, BatId::new(id), bat).await?;
+            Reply::cbor(&Value::Bool(true))
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// Returns the user whose identity key signed the call's own path.
+async fn authorised(call: &Call<'_>) -> Result<Arc<User>, Refusal> {
+    let auth = call.query.hex("auth")?;
+    let user = call
+        .state
+        .directory
+        .named(call.query.required("username")?)
+        .await?;
+    let key = call.state.identity_key(&user).await?;
+    let path = format!("peergos/v0/bats/{}", call.name);
+    let now = call.state.clock.now_millis();
+    signed_request(&key, &auth, &path, now, Window::MINUTES_5)?;
+    Ok(user)
+}
+
+fn local(user: Arc<User>) -> Result<Arc<User>, Refusal> {
+    if user.is_local {
+        Ok(user)
+    } else {
+        Err(Refusal::NotHome)
+    }
+}

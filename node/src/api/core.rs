@@ -1,0 +1,147 @@
+//! `/peergos/v0/core/`: names, sign-up, chain updates (Spec: 10 §6).
+
+use std::io::Write as _;
+
+use champ::{cbor::Record as _, data_stream::Writer};
+use flate2::{Compression, write::GzEncoder};
+use pki::{
+    keys::Owner,
+    wire::{
+        Body as _,
+        directory::{KeyRequest, NameRequest, PublicKeyReply, UsernameReply, Usernames},
+        signup::{SignupRequest, StartPaidSignup, UpdateChainRequest},
+    },
+};
+
+use super::read;
+use crate::{
+    error::Refusal,
+    http::{Call, Reply, RequestBody},
+    registrar::Decision,
+    signup::{self, Outcome},
+};
+
+/// The difficulty that tells a client never to try: this node sells nothing.
+const NEVER: i32 = 256;
+/// Longest prefix of a name listing.
+const MAX_PREFIX_BYTES: usize = 64;
+
+pub(super) async fn answer(
+    call: &Call<'_>,
+    body: &mut RequestBody,
+) -> Result<Option<Reply>, Refusal> {
+    Ok(Some(match call.name {
+        "getChain" => get_chain(call, body).await?,
+        "getPublicKey" => get_public_key(call, body).await?,
+        "getUsername" => get_username(call, body).await?,
+        "getUsernamesGzip" => get_usernames(call).await?,
+        "signup" => sign_up(call, body).await?,
+        "updateChain" => update_chain(call, body).await?,
+        "startPaidSignup" => {
+            read::<StartPaidSignup>(body).await?;
+            work_wanted(NEVER)
+        }
+        "completePaidSignup" | "startPaidMirror" | "completePaidMirror" => {
+            return Err(Refusal::Unimplemented("This server does not sell storage"));
+        }
+        "mirror" | "getUserSnapshots" | "migrateUser" => {
+            return Err(Refusal::Unimplemented(
+                "This server does not mirror or migrate users",
+            ));
+        }
+        _ => return Ok(None),
+    }))
+}
+
+async fn get_chain(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+    let NameRequest(name) = read(body).await?;
+    Ok(Reply::cbor_bytes(
+        call.state.directory.chain(&name).await?.encode(),
+    ))
+}
+
+async fn get_public_key(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+    let NameRequest(name) = read(body).await?;
+    let chain = call.state.directory.chain(&name).await?;
+    let key = chain.identity().map(|identity| identity.hash().clone());
+    Ok(Reply::bytes(PublicKeyReply(key).to_body()))
+}
+
+async fn get_username(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+    let KeyRequest(key) = read(body).await?;
+    let name = call
+        .state
+        .directory
+        .name_of(&Owner(key.clone()))
+        .await?
+        .ok_or_else(|| Refusal::UnknownOwner(key.cid().clone()))?;
+    Ok(Reply::bytes(
+        UsernameReply(name.as_str().to_owned()).to_body(),
+    ))
+}
+
+async fn get_usernames(call: &Call<'_>) -> Result<Reply, Refusal> {
+    let prefix = call.rest;
+    let mut names = call.state.directory.names().await?;
+    if !prefix.is_empty() && prefix.len() <= MAX_PREFIX_BYTES {
+        names.retain(|name| name.starts_with(prefix));
+    }
+    let json = Usernames(names).to_body();
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    let compressed = gzip
+        .write_all(&json)
+        .and_then(|()| gzip.finish())
+        .map_err(Refusal::internal)?;
+    Ok(Reply::gzipped_json(compressed))
+}
+
+async fn sign_up(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+    let request = read::<SignupRequest>(body).await?;
+    Ok(match signup::sign_up(call.state, request).await? {
+        Outcome::Done => Reply::byte_boolean(true),
+        Outcome::MoreWork(difficulty) => work_wanted(difficulty.into()),
+    })
+}
+
+/// Renewal, change of server, change of key. First registrations come through sign-up.
+async fn update_chain(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+    let request = read::<UpdateChainRequest>(body).await?;
+    let state = call.state;
+    let mut turn = state.registrar.turn().await;
+    if state.directory.chain(&request.username).await?.is_empty() {
+        return Err(Refusal::rule("Unknown user, please sign up"));
+    }
+    let decision = state
+        .registrar
+        .decide(
+            &mut turn,
+            state,
+            &request.username,
+            request.chain.get(),
+            &request.proof,
+            request.chain.proof_data(),
+        )
+        .await?;
+    let prepared = match decision {
+        Decision::Unchanged => return Ok(Reply::byte_boolean(true)),
+        Decision::MoreWork(difficulty) => return Ok(work_wanted(difficulty.into())),
+        Decision::Change(prepared) => prepared,
+    };
+    if !state
+        .store
+        .commit(prepared.batch.clone())
+        .await?
+        .is_committed()
+    {
+        return Err(Refusal::rule("The chain was changed by somebody else"));
+    }
+    state
+        .registrar
+        .committed(&mut turn, state, *prepared)
+        .await?;
+    Ok(Reply::byte_boolean(true))
+}
+
+fn work_wanted(difficulty: i32) -> Reply {
+    Reply::bytes(Writer::new().boolean(false).int(difficulty).finish())
+}

@@ -1,0 +1,290 @@
+//! `/api/v0/`: the node, blocks, transactions, champ look-ups (Spec: 06).
+
+use champ::{
+    Block, Cid, Codec,
+    access::BatWithId,
+    block::is_block_cid,
+    map::{ChampError, LookupError, LookupKey, lookup_blocks},
+    text,
+};
+use pki::{
+    keys::Writer,
+    wire::{
+        Body as _,
+        block_group::{BlockFormat, BlockGroup},
+        champ_lookup::{ChampCaps, ChampLookupReply},
+        direct_store::{BlockStoreProperties, ReadAuthRequest, WriteAuthRequest},
+        put_reply::PutReply,
+    },
+};
+
+use super::{links, read, read_bytes, wire};
+use crate::{
+    blocks::{self, AuthorisedBlocks, BlockWriteCall, source_refusal},
+    error::Refusal,
+    http::{Call, Query, Reply, RequestBody},
+    random::uuid,
+    store::TransactionId,
+};
+
+/// Longest multipart body of the legacy upload: four blocks and their framing.
+const MAX_MULTIPART_BYTES: usize = 4 * champ::MAX_BLOCK_BYTES + (64 << 10);
+/// Longest key of a legacy champ look-up, in bytes.
+const MAX_KEY_BYTES: usize = 1024;
+/// Blocks of this size and more are left out of champ look-ups (Spec: 06 §5.3).
+const MAX_LOOKUP_BLOCK_BYTES: usize = 1 << 20;
+
+pub(super) async fn answer(
+    call: &Call<'_>,
+    body: &mut RequestBody,
+) -> Result<Option<Reply>, Refusal> {
+    Ok(Some(match call.name {
+        "id" => Reply::json(format!("{{\"ID\":\"{}\"}}", call.state.identity.current())),
+        "ids" => Reply::json(format!("{{\"IDS\":[{}]}}", quoted_ids(call))),
+        "link-host" => link_host(call).await?,
+        "ipns/get" => identity_record(call)?,
+        "blockstore/props" => Reply::record(&BlockStoreProperties::default()),
+        "blockstore/auth" => direct_write(call, body).await?,
+        "blockstore/auth-reads" => direct_read(call, body).await?,
+        "transaction/start" => start_transaction(call).await?,
+        "transaction/close" => close_transaction(call).await?,
+        "block/put/bulk" => put_bulk(call, body).await?,
+        "block/put" => put_multipart(call, body).await?,
+        "block/get" => get(call).await?,
+        "block/stat" => stat(call).await?,
+        "champ/get/bulk" | "champ/get" => champ_lookup(call).await?,
+        "link/get" => links::get(call).await?,
+        "link/counts" => links::counts(call).await?,
+        _ => return Ok(None),
+    }))
+}
+
+fn quoted_ids(call: &Call<'_>) -> String {
+    let ids: Vec<_> = call
+        .state
+        .identity
+        .all()
+        .iter()
+        .map(|id| format!("\"{id}\""))
+        .collect();
+    ids.join(",")
+}
+
+async fn link_host(call: &Call<'_>) -> Result<Reply, Refusal> {
+    call.state.directory.local(&call.query.owner()?).await?;
+    Ok(Reply::text(call.site))
+}
+
+/// A node that is no part of a peer-to-peer network publishes no identity records.
+fn identity_record(call: &Call<'_>) -> Result<Reply, Refusal> {
+    let text = call
+        .query
+        .argument(0)
+        .ok_or(Refusal::MissingParameter("arg"))?;
+    Cid::parse_peer_id(text).map_err(|_| Refusal::malformed("Invalid server id"))?;
+    Err(Refusal::Unimplemented("Unimplemented!"))
+}
+
+async fn direct_write(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+    // Read first, so that malformed requests get the same answers on every kind of node.
+    read::<WriteAuthRequest>(body).await?;
+    call.query.owner()?;
+    Err(Refusal::Unimplemented("Unimplemented call!"))
+}
+
+async fn direct_read(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+    read::<ReadAuthRequest>(body).await?;
+    call.query.owner()?;
+    Err(Refusal::Unimplemented("Unimplemented call!"))
+}
+
+/// Opening a transaction stores nothing: a put under an id is what protects blocks.
+async fn start_transaction(call: &Call<'_>) -> Result<Reply, Refusal> {
+    call.state.directory.local(&call.query.owner()?).await?;
+    let now = call.state.clock.now_seconds();
+    if let Some(address) = call.origin.address()
+        && !call.state.guards.transactions.record(&address, now)
+    {
+        return Err(Refusal::RateLimit("Too many transactions"));
+    }
+    Ok(Reply::text(uuid()))
+}
+
+async fn close_transaction(call: &Call<'_>) -> Result<Reply, Refusal> {
+    let user = call.state.directory.local(&call.query.owner()?).await?;
+    let id = call
+        .query
+        .argument(0)
+        .ok_or(Refusal::MissingParameter("arg"))?;
+    // An id that nobody can have used closes nothing.
+    if let Ok(transaction) = TransactionId::new(id) {
+        call.state
+            .store
+            .close_transaction(&user.partition, &transaction)
+            .await?;
+        call.state.usage.transaction_closed(&user, &transaction);
+    }
+    Ok(Reply::text("1"))
+}
+
+/// The parameters that block writes share.
+struct WriteParameters {
+    owner: pki::keys::Owner,
+    writer: Writer,
+    transaction: TransactionId,
+    format: BlockFormat,
+}
+
+fn write_parameters(query: &Query<'_>) -> Result<WriteParameters, Refusal> {
+    let transaction = query.required("transaction")?;
+    Ok(WriteParameters {
+        transaction: TransactionId::new(transaction)
+            .map_err(|error| Refusal::malformed(format!("Invalid transaction id: {error}")))?,
+        writer: query.writer()?,
+        format: BlockFormat::from_parameter(query.required("format")?),
+        owner: query.owner()?,
+    })
+}
+
+async fn put_bulk(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+    let parameters = write_parameters(&call.query)?;
+    let group = read::<BlockGroup>(body).await?;
+    put(call, parameters, group).await
+}
+
+async fn put(
+    call: &Call<'_>,
+    parameters: WriteParameters,
+    group: BlockGroup,
+) -> Result<Reply, Refusal> {
+    let user = call.state.directory.local(&parameters.owner).await?;
+    let write = BlockWriteCall {
+        writer: parameters.writer,
+        transaction: parameters.transaction,
+        format: parameters.format,
+        group,
+    };
+    let cids = blocks::write(call.state, &user, write).await?;
+    Ok(Reply::json(PutReply(cids).to_body()))
+}
+
+async fn put_multipart(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+    let parameters = write_parameters(&call.query)?;
+    let signatures = call
+        .query
+        .required("signatures")?
+        .split(',')
+        .map(|signature| {
+            text::from_hex(signature)
+                .map(bytes::Bytes::from)
+                .map_err(|_| Refusal::malformed("Invalid hex in parameter signatures"))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let boundary = crate::http::multipart::boundary(call.headers)?;
+    let bytes = read_bytes(body, MAX_MULTIPART_BYTES).await?;
+    let parts = crate::http::multipart::parts(&bytes, &boundary)?;
+    let group = BlockGroup::new(parts, signatures).map_err(wire)?;
+    put(call, parameters, group).await
+}
+
+async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
+    let cid = call.query.cid_argument()?;
+    let owner = call.query.owner()?;
+    let token = call.query.bat()?;
+    if let Some(block) = Block::inline(&cid) {
+        return Ok(Reply::bytes(block.bytes().clone()).immutable(cid));
+    }
+    let user = call.state.directory.local(&owner).await?;
+    if !is_block_cid(&cid) {
+        return Err(Refusal::malformed("Not the cid of a block"));
+    }
+    match blocks::read(call.state, &user, &cid, token.as_ref()).await? {
+        Some(block) => Ok(Reply::bytes(block.into_parts().1).immutable(cid)),
+        None => Ok(Reply::empty()),
+    }
+}
+
+async fn stat(call: &Call<'_>) -> Result<Reply, Refusal> {
+    let cid = call.query.cid_argument()?;
+    let user = call.state.directory.local(&call.query.owner()?).await?;
+    let size = match cid.identity_content() {
+        Some(content) => u32::try_from(content.len()).ok(),
+        None if is_block_cid(&cid) => call.state.store.block_size(&user.partition, &cid).await?,
+        None => None,
+    };
+    let reply = Reply::json(format!("{{\"Size\":{}}}", size.unwrap_or(0)));
+    Ok(match size {
+        Some(_) => reply.immutable(cid),
+        None => reply,
+    })
+}
+
+async fn champ_lookup(call: &Call<'_>) -> Result<Reply, Refusal> {
+    let root = call.query.cid_argument()?;
+    let owner = call.query.owner()?;
+    let keys = lookup_keys(&call.query)?;
+    let user = call.state.directory.local(&owner).await?;
+    let source = AuthorisedBlocks {
+        state: call.state,
+        user: &user,
+    };
+    let is_here = is_block_cid(&root) && root.codec() == Codec::DagCbor;
+    if !is_here {
+        return Err(Refusal::ChampRootAbsent(root));
+    }
+    let found = match lookup_blocks(&root, &keys, &source).await {
+        Ok(found) => found,
+        Err(LookupError::RootMissing(root)) => return Err(Refusal::ChampRootAbsent(root)),
+        Err(LookupError::TooManyKeys { actual }) => {
+            return Err(Refusal::rule(format!(
+                "Too many caps in bulk champ get call! {actual}"
+            )));
+        }
+        Err(LookupError::Champ(ChampError::Source(error))) => return Err(source_refusal(error)),
+        Err(error) => {
+            return Err(Refusal::malformed(format!(
+                "Invalid cbor for CHAMP! {error}"
+            )));
+        }
+    };
+    // The reference answers nothing at all when nothing was asked for.
+    let blocks = if keys.is_empty() { Vec::new() } else { found };
+    let reply = ChampLookupReply(
+        blocks
+            .into_iter()
+            .map(|block| block.into_parts().1)
+            .filter(|bytes| bytes.len() < MAX_LOOKUP_BLOCK_BYTES)
+            .collect(),
+    );
+    Ok(Reply::cbor_bytes(reply.to_body()).immutable(root))
+}
+
+/// Reads `caps`, or the older form with a hex key and `bat`.
+fn lookup_keys(query: &Query<'_>) -> Result<Vec<LookupKey>, Refusal> {
+    let Some(caps) = query.optional("caps") else {
+        let key = query.argument(1).ok_or(Refusal::MissingParameter("caps"))?;
+        let key =
+            text::from_hex(key).map_err(|_| Refusal::malformed("Invalid hex in parameter arg"))?;
+        if key.len() > MAX_KEY_BYTES {
+            return Err(Refusal::malformed("Champ key too long"));
+        }
+        let value_token: Option<BatWithId> = query.bat()?;
+        return Ok(vec![LookupKey {
+            key: key.into(),
+            value_token,
+        }]);
+    };
+    // An empty list is answered like any other; the wire type is stricter for those who write one.
+    if text::from_multibase(caps).is_ok_and(|bytes| bytes == [0x80]) {
+        return Ok(Vec::new());
+    }
+    let caps = ChampCaps::from_parameter(caps).map_err(wire)?;
+    Ok(caps
+        .as_slice()
+        .iter()
+        .map(|cap| LookupKey {
+            key: bytes::Bytes::copy_from_slice(&cap.map_key),
+            value_token: cap.bat.clone(),
+        })
+        .collect())
+}

@@ -1,0 +1,176 @@
+//! HTTP: listener, host and method rules, parameters, bodies, answers (Spec: 05).
+//!
+//! Nothing here knows what a call does. [`answer`] decides who may ask and in which form, hands the call to
+//! its family in [`crate::api`], and turns the outcome into a response; it never lets a failure close a
+//! connection without an answer.
+
+mod body;
+mod host;
+pub(crate) mod multipart;
+mod pages;
+mod query;
+mod reply;
+mod serve;
+mod stream;
+
+use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use http_body_util::Full;
+
+pub(crate) use body::RequestBody;
+pub(crate) use host::{Hosts, Reach};
+pub(crate) use pages::Pages;
+pub(crate) use query::{Query, parse_bat, percent_decode};
+pub(crate) use reply::Reply;
+pub(crate) use serve::serve;
+
+use crate::{
+    api::{self, Family},
+    error::Refusal,
+    state::State,
+};
+
+/// Longest path that is looked at.
+const MAX_PATH_BYTES: usize = 2048;
+
+/// Where a request came from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Origin {
+    /// A program in this process: trusted to reach the API without a `Host`.
+    InProcess,
+    /// A connection from this address.
+    Address(IpAddr),
+}
+
+impl Origin {
+    /// Returns the key under which failures of this source are counted.
+    pub(crate) const fn address(self) -> Option<IpAddr> {
+        match self {
+            Self::InProcess => None,
+            Self::Address(address) => Some(address),
+        }
+    }
+}
+
+/// One call of the API, ready for its family.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    /// The node.
+    pub(crate) state: &'a Arc<State>,
+    /// The call's name, for example `block/get` or `getPointer`.
+    pub(crate) name: &'a str,
+    /// Path segments after the name.
+    pub(crate) rest: &'a str,
+    /// Parameters.
+    pub(crate) query: Query<'a>,
+    /// Request headers.
+    pub(crate) headers: &'a HeaderMap,
+    /// Who asks.
+    pub(crate) origin: Origin,
+    /// Host name and port that links of this node carry.
+    pub(crate) site: &'a str,
+}
+
+/// Answers one request.
+pub(crate) async fn answer(
+    state: &Arc<State>,
+    hosts: &Hosts,
+    request: Request<RequestBody>,
+    origin: Origin,
+) -> Response<Full<Bytes>> {
+    let started = Instant::now();
+    let (parts, mut body) = request.into_parts();
+    let future = route(state, hosts, &parts, &mut body, origin);
+    let mut response = match AssertUnwindSafe(future).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Ok(Err(refusal)) => refusal.into_response(),
+        Err(_) => Refusal::internal("a handler panicked").into_response(),
+    };
+    let headers = response.headers_mut();
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    if !headers.contains_key(header::CACHE_CONTROL) && !headers.contains_key(header::ETAG) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if !body.is_done() {
+        body.discard().await;
+    }
+    // The path only: parameters hold tokens and signatures.
+    tracing::debug!(
+        method = %parts.method,
+        path = %parts.uri.path().get(..64).unwrap_or(parts.uri.path()),
+        status = response.status().as_u16(),
+        micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        "request"
+    );
+    response
+}
+
+async fn route(
+    state: &Arc<State>,
+    hosts: &Hosts,
+    parts: &http::request::Parts,
+    body: &mut RequestBody,
+    origin: Origin,
+) -> Result<Response<Full<Bytes>>, Refusal> {
+    let reach = reach(hosts, &parts.headers, &parts.uri, origin);
+    if reach == Reach::Nothing || parts.uri.path().len() > MAX_PATH_BYTES {
+        return Err(Refusal::NotFound);
+    }
+    let path = percent_decode(parts.uri.path()).map_err(|_| Refusal::NotFound)?;
+    let Some((family, rest)) = Family::of_path(&path) else {
+        return state
+            .pages
+            .answer(parts, &path, hosts, reach, state.config.is_public);
+    };
+    if reach != Reach::Main {
+        return Err(Refusal::NotFound);
+    }
+    let (name, rest) = family.split(rest);
+    allow_method(&parts.method, state.config.is_public, family, name)?;
+    let call = Call {
+        state,
+        name,
+        rest,
+        query: Query::parse(parts.uri.query())?,
+        headers: &parts.headers,
+        origin,
+        site: hosts.site(),
+    };
+    Ok(api::answer(family, &call, body).await?.into_response())
+}
+
+/// Applies the Host check to the header and to an absolute request target.
+fn reach(hosts: &Hosts, headers: &HeaderMap, uri: &Uri, origin: Origin) -> Reach {
+    let mut values = headers.get_all(header::HOST).iter();
+    let reach = match (values.next(), values.next()) {
+        (Some(host), None) => host
+            .to_str()
+            .map_or(Reach::Nothing, |host| hosts.reach(host)),
+        (None, None) if matches!(origin, Origin::InProcess) => return Reach::Main,
+        _ => Reach::Nothing,
+    };
+    match uri.authority() {
+        Some(target) if hosts.reach(target.as_str()) != reach => Reach::Nothing,
+        _ => reach,
+    }
+}
+
+/// Applies the method rule (Spec: 05 §3): POST everywhere, and GET for body-less calls of a public node.
+fn allow_method(
+    method: &Method,
+    is_public: bool,
+    family: Family,
+    name: &str,
+) -> Result<(), Refusal> {
+    if method == Method::POST || (is_public && method == Method::GET && !family.takes_body(name)) {
+        Ok(())
+    } else {
+        Err(Refusal::Method)
+    }
+}

@@ -1,0 +1,214 @@
+//! A running node: open it, call it in this process, serve it on a listener.
+
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use champ::Cid;
+use http::{Request, Response};
+use http_body_util::Full;
+use pki::{
+    keys::{SecretKeyWithHash, SecretSigningKey},
+    proof_of_work::DifficultyPolicy,
+};
+use tokio::net::TcpListener;
+
+use crate::{
+    accounts::Challenges,
+    config::Config,
+    directory::Directory,
+    error::Refusal,
+    guard::Guards,
+    http::{Hosts, Origin, Pages, RequestBody, answer, serve},
+    identity::{KeyFileError, NodeIdentity, load_or_create_key},
+    random::OsRandom,
+    registrar::Registrar,
+    signup::{UserCount, token_key},
+    space::AdminTimes,
+    state::{State, StoreHandle},
+    store::{Batch, DiskOptions, DiskStore, MemoryStore, Store, StoreError, tables},
+    usage::{self, Usage},
+    writers::Writers,
+};
+
+/// File of the key behind the node's server id.
+const NODE_KEY: &str = "node.key";
+/// File of the key that owns the node's name table.
+const TABLE_OWNER_KEY: &str = "names-owner.key";
+/// File of the key that signs the node's name table.
+const TABLE_WRITER_KEY: &str = "names-writer.key";
+
+/// A node. Clones are handles to the same one.
+#[derive(Debug, Clone)]
+pub struct Node {
+    state: Arc<State>,
+    hosts: Arc<Hosts>,
+}
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The data folder cannot be made or read.
+    #[error("cannot use data folder {}", path.display())]
+    Folder {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The folder of the web application cannot be read.
+    #[error("cannot use web folder")]
+    Web(#[source] io::Error),
+    /// A key file cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The store cannot be opened.
+    #[error("cannot open the store")]
+    Store(#[from] StoreError),
+    /// The node's own data cannot be set up or read.
+    #[error("cannot set up the node")]
+    Setup(#[from] Refusal),
+}
+
+impl Node {
+    /// Opens the node that `config` describes, and makes what is missing on a first start.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(config: Config) -> Result<Self, OpenError> {
+        let store = open_store(&config)?;
+        Self::with_store(config, store).await
+    }
+
+    /// Opens a node on a store of the caller's choice; key files still live in the data folder.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn with_store(config: Config, store: Arc<dyn Store>) -> Result<Self, OpenError> {
+        let folder = config.data.as_deref();
+        let identity = match NodeIdentity::from_ids(config.server_ids.clone()) {
+            Some(identity) => identity,
+            None => NodeIdentity::of_key(&key(folder, NODE_KEY)?.public()),
+        };
+        let now = config.clock.now_millis();
+        let since_epoch = Duration::from_millis(u64::try_from(now).unwrap_or(0));
+        let policy = DifficultyPolicy::new(
+            u32::try_from(config.max_signups_per_day).unwrap_or(u32::MAX),
+            std::time::UNIX_EPOCH + since_epoch,
+        );
+        let registrar = Registrar::new(
+            SecretKeyWithHash::new(key(folder, TABLE_OWNER_KEY)?),
+            SecretKeyWithHash::new(key(folder, TABLE_WRITER_KEY)?),
+            policy,
+        );
+        let hosts = Hosts::new(config.listen, config.public_host.as_deref(), identity.all());
+        let state = Arc::new(State {
+            pages: Pages::new(config.web.as_deref()).map_err(OpenError::Web)?,
+            clock: Arc::clone(&config.clock),
+            directory: Directory::new(Arc::clone(&store), identity.clone()),
+            identity,
+            store: StoreHandle(store),
+            registrar,
+            writers: Writers::default(),
+            usage: Usage::default(),
+            guards: Guards::default(),
+            challenges: Challenges::default(),
+            admin_times: AdminTimes::starting_at(now),
+            users: UserCount::default(),
+            config,
+        });
+        state.registrar.found(&state).await?;
+        add_tokens(&state).await?;
+        usage::resume(&state).await?;
+        tracing::info!(id = %state.identity.current(), "node is open");
+        Ok(Self {
+            state,
+            hosts: Arc::new(hosts),
+        })
+    }
+
+    /// Returns the node's current server id.
+    pub fn id(&self) -> &Cid {
+        self.state.identity.current()
+    }
+
+    /// Answers one request of this process, as the listener would. A `Host` header may be left out.
+    ///
+    /// Dropping the future is safe; a write may or may not have happened then.
+    pub async fn call(&self, request: Request<Bytes>) -> Response<Bytes> {
+        let request = request.map(RequestBody::Ready);
+        let response = answer(&self.state, &self.hosts, request, Origin::InProcess).await;
+        let (parts, body) = response.into_parts();
+        Response::from_parts(parts, whole(body).await)
+    }
+
+    /// Serves connections until `shutdown` resolves, then lets requests in flight finish within the grace period.
+    ///
+    /// # Errors
+    /// When the listener cannot be used.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> io::Result<()> {
+        serve(Arc::clone(&self.state), listener, shutdown).await
+    }
+
+    /// Finishes accepted writes and closes the store; later calls fail.
+    ///
+    /// # Errors
+    /// Failures of the disk; what was acknowledged is safe also then.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.state.store.close().await
+    }
+}
+
+async fn whole(body: Full<Bytes>) -> Bytes {
+    use http_body_util::BodyExt as _;
+    match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(never) => match never {},
+    }
+}
+
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
+    let Some(folder) = &config.data else {
+        return Ok(Arc::new(MemoryStore::new()));
+    };
+    make_folder(folder).map_err(|source| OpenError::Folder {
+        path: folder.clone(),
+        source,
+    })?;
+    let mut options = DiskOptions::new(config.store_folder().unwrap_or_else(|| folder.clone()));
+    options.free_floor = config.free_floor;
+    Ok(Arc::new(DiskStore::open(options)?))
+}
+
+/// Makes the data folder readable by its owner only: second factor keys are in it.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+fn key(folder: Option<&Path>, file: &str) -> Result<SecretSigningKey, KeyFileError> {
+    match folder {
+        Some(folder) => load_or_create_key(folder, file),
+        None => Ok(SecretSigningKey::generate(&mut OsRandom)),
+    }
+}
+
+/// Adds the configured sign-up tokens that were not added before; a used one does not come back.
+async fn add_tokens(state: &State) -> Result<(), Refusal> {
+    for token in &state.config.signup_tokens {
+        let seen = [b"token ".as_slice(), &token_key(token)].concat();
+        let batch = Batch::new()
+            .expect_absent(tables::NODE, seen.clone())
+            .put(tables::NODE, seen, Bytes::new())
+            .put(tables::SIGNUP_TOKENS, token_key(token), Bytes::new());
+        let _ = state.store.commit(batch).await?;
+    }
+    Ok(())
+}

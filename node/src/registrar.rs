@@ -1,0 +1,317 @@
+//! The node's own name authority (Spec: 10 §8).
+//!
+//! The table is public data of the user `peergos`, laid out as every node of a network expects it: chain blocks
+//! below a CHAMP below the root block of the PKI writer. One lock makes this node the single writer, and what a
+//! registration changes is committed together with the account it belongs to.
+
+use champ::{
+    Block, Cid,
+    cbor::{Record as _, Value},
+    map::{Champ, KeyHash},
+};
+use pki::{
+    chain::{ClaimChain, ClaimLink, OwnerKeys, Registration, Ruling},
+    claim::{Date, placeholder_provider},
+    keys::{Owner, PublicKeyHash, SecretKeyWithHash},
+    owned::OwnerProof,
+    pointer::{PointerUpdate, SignedPointer},
+    proof_of_work::{DifficultyPolicy, ProofOfWork},
+    username::{PKI_OWNER, Username},
+    writer_data::{PKI_NAME, WriterData},
+};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::{
+    blocks::StoredBlocks,
+    directory::{User, partition_of},
+    error::Refusal,
+    pointers::{stored, stored_update},
+    random::uuid,
+    state::State,
+    store::{Batch, TransactionId, tables},
+    writers::{self, WriterRow},
+};
+
+/// The name authority of a node.
+pub(crate) struct Registrar {
+    identity: SecretKeyWithHash,
+    writer: SecretKeyWithHash,
+    /// How hard new names are; holding it is the right to change the table.
+    policy: Mutex<DifficultyPolicy>,
+}
+
+impl std::fmt::Debug for Registrar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registrar")
+            .field("identity", self.identity.hash())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The right to change the table.
+pub(crate) struct Turn<'a> {
+    policy: MutexGuard<'a, DifficultyPolicy>,
+}
+
+/// An update of the table, ready to be committed.
+pub(crate) struct Prepared {
+    /// Conditions and writes of the table.
+    pub(crate) batch: Batch,
+    existing: ClaimChain,
+    chain: ClaimChain,
+    transaction: TransactionId,
+}
+
+/// What the registrar says to an update.
+pub(crate) enum Decision {
+    /// Commit this.
+    Change(Box<Prepared>),
+    /// The update is what is stored.
+    Unchanged,
+    /// Not enough work.
+    MoreWork(u16),
+}
+
+impl Registrar {
+    pub(crate) fn new(
+        identity: SecretKeyWithHash,
+        writer: SecretKeyWithHash,
+        policy: DifficultyPolicy,
+    ) -> Self {
+        Self {
+            identity,
+            writer,
+            policy: Mutex::new(policy),
+        }
+    }
+
+    /// Waits for the right to change the table.
+    pub(crate) async fn turn(&self) -> Turn<'_> {
+        Turn {
+            policy: self.policy.lock().await,
+        }
+    }
+
+    /// Makes the table on the first start of a node: identity, PKI writer, and the entry of `peergos` itself.
+    pub(crate) async fn found(&self, state: &State) -> Result<(), Refusal> {
+        let owner = Owner(self.identity.hash().clone());
+        if stored(state, &owner.as_writer()).await?.is_some() {
+            return Ok(());
+        }
+        let _turn = self.turn().await;
+        let name = Username::parse(PKI_OWNER).map_err(Refusal::internal)?;
+        let user = self.table_user(&name)?;
+        let mut root = WriterData::new_writer(self.identity.writer());
+        root.named.insert(
+            PKI_NAME.to_owned(),
+            OwnerProof::make(&self.writer, self.identity.hash()),
+        );
+        let root = root.to_block().map_err(Refusal::internal)?;
+        let (_, empty) = Champ::empty().finish().map_err(Refusal::internal)?;
+        let transaction = transaction()?;
+        let mut blocks = vec![root.clone()];
+        blocks.extend(empty);
+        state
+            .store
+            .put_blocks(&user.partition, blocks, Some(&transaction))
+            .await?;
+        let signed = first_pointer(&self.identity, root.cid())?;
+        let key = self.identity.writer().cid().to_bytes();
+        let mut batch = Batch::new()
+            .expect_absent(tables::POINTERS, key.clone())
+            .put(tables::POINTERS, key, signed.into_bytes());
+        for (writer, parent) in [
+            (self.identity.writer(), None),
+            (self.writer.writer(), Some(self.identity.writer())),
+        ] {
+            batch = writers::register(batch, &writer, &WriterRow::new(name.clone(), parent));
+        }
+        let provider = state.identity.current().clone();
+        let link = ClaimLink::sign(&name, Date::NEVER, provider, self.identity.secret())
+            .map_err(Refusal::internal)?;
+        let chain = ClaimChain::single(link);
+        let existing = ClaimChain::default();
+        let prepared = self
+            .prepare_change(state, &name, existing, chain, transaction)
+            .await?;
+        batch.append(prepared.batch.clone());
+        if !state.store.commit(batch).await?.is_committed() {
+            return Err(Refusal::internal("the name table was made twice"));
+        }
+        self.finish(state, *prepared).await
+    }
+
+    /// Decides about an update and prepares the change (Spec: 10 §8.5).
+    ///
+    /// `proof_data` is what the proof of work is over.
+    pub(crate) async fn decide(
+        &self,
+        turn: &mut Turn<'_>,
+        state: &State,
+        name: &str,
+        update: &ClaimChain,
+        proof: &[u8],
+        proof_data: &[u8],
+    ) -> Result<Decision, Refusal> {
+        let existing = state.directory.chain(name).await?;
+        let bound = match update.identity() {
+            Some(identity) => state.directory.name_of(identity).await?,
+            None => None,
+        };
+        let proof = ProofOfWork::decode(proof)
+            .map_err(|error| Refusal::malformed(format!("Invalid proof of work: {error}")))?;
+        let now = now(state);
+        let missing_work = || {
+            let difficulty = turn.policy.difficulty(now);
+            (!proof.is_valid(proof_data, difficulty)).then(|| difficulty.bits())
+        };
+        let bound_to = |key: &PublicKeyHash| {
+            let is_asked = update
+                .identity()
+                .is_some_and(|identity| identity.hash() == key);
+            bound.as_ref().filter(|_| is_asked)
+        };
+        let registration = Registration {
+            name,
+            update,
+            existing: &existing,
+            reserved_for: None,
+            allows_placeholder: state.identity.is_own(&placeholder_provider()),
+        };
+        let ruling = registration
+            .decide(&OwnerKeys::inline_only(), missing_work, bound_to)
+            .map_err(|error| Refusal::rule(error.to_string()))?;
+        Ok(match ruling {
+            Ruling::Unchanged => Decision::Unchanged,
+            Ruling::MoreWork(difficulty) => Decision::MoreWork(difficulty),
+            Ruling::Store(chain) => {
+                let name = Username::parse(name).map_err(|e| Refusal::rule(e.to_string()))?;
+                Decision::Change(
+                    self.prepare_change(state, &name, existing, chain, transaction()?)
+                        .await?,
+                )
+            }
+        })
+    }
+
+    /// Notes that a prepared change was committed.
+    pub(crate) async fn committed(
+        &self,
+        turn: &mut Turn<'_>,
+        state: &State,
+        prepared: Prepared,
+    ) -> Result<(), Refusal> {
+        if prepared.existing.is_empty() {
+            turn.policy.record(now(state));
+        }
+        self.finish(state, prepared).await
+    }
+
+    async fn finish(&self, state: &State, prepared: Prepared) -> Result<(), Refusal> {
+        state.directory.forget(&prepared.existing);
+        state.directory.forget(&prepared.chain);
+        let name = Username::parse(PKI_OWNER).map_err(Refusal::internal)?;
+        state
+            .store
+            .close_transaction(&partition_of(&name)?, &prepared.transaction)
+            .await?;
+        Ok(())
+    }
+
+    /// Writes the blocks of the new table and lists what has to be committed with them.
+    async fn prepare_change(
+        &self,
+        state: &State,
+        name: &Username,
+        existing: ClaimChain,
+        chain: ClaimChain,
+        transaction: TransactionId,
+    ) -> Result<Box<Prepared>, Refusal> {
+        let table = Username::parse(PKI_OWNER).map_err(Refusal::internal)?;
+        let user = self.table_user(&table)?;
+        let source = StoredBlocks { state, user: &user };
+        let writer = self.writer.writer();
+        let before = stored(state, &writer).await?;
+        let replaced = stored_update(state, &writer).await?;
+        let mut root = self.root(state, &user, replaced.as_ref()).await?;
+        let mut names = root
+            .tree
+            .clone()
+            .map_or_else(Champ::empty, Champ::at)
+            .hashed_by(KeyHash::Blake2b512);
+        let entry = Block::cbor(chain.encode()).map_err(Refusal::internal)?;
+        let key = bytes::Bytes::copy_from_slice(name.as_str().as_bytes());
+        let listed = names.get(&key, &source).await.map_err(Refusal::internal)?;
+        names
+            .put(key, listed.as_ref(), Value::from(entry.cid()), &source)
+            .await
+            .map_err(Refusal::internal)?;
+        let (tree, mut blocks) = names.finish().map_err(Refusal::internal)?;
+        root.tree = Some(tree);
+        let root = root.to_block().map_err(Refusal::internal)?;
+        let next = PointerUpdate::next(replaced.as_ref(), Some(root.cid().clone()))
+            .map_err(Refusal::internal)?;
+        let signed = SignedPointer::sign(next, self.writer.secret());
+        blocks.push(entry);
+        blocks.push(root);
+        state
+            .store
+            .put_blocks(&user.partition, blocks, Some(&transaction))
+            .await?;
+        let key = writer.cid().to_bytes();
+        let batch = Batch::new()
+            .expect(tables::POINTERS, key.clone(), before)
+            .put(tables::POINTERS, key, signed.into_bytes());
+        let batch = state
+            .directory
+            .write_chain(batch, name, &existing, &chain)?;
+        Ok(Box::new(Prepared {
+            batch,
+            existing,
+            chain,
+            transaction,
+        }))
+    }
+
+    async fn root(
+        &self,
+        state: &State,
+        user: &User,
+        update: Option<&PointerUpdate>,
+    ) -> Result<WriterData, Refusal> {
+        let writer = self.writer.writer();
+        let Some(target) = update.and_then(PointerUpdate::updated) else {
+            return Ok(WriterData::new_writer(writer));
+        };
+        let block = state
+            .store
+            .block(&user.partition, target)
+            .await?
+            .ok_or_else(|| Refusal::internal("the root of the name table is missing"))?;
+        WriterData::in_block(&block, &writer).map_err(Refusal::internal)
+    }
+
+    /// The user whose data the table is; routing does not know it before the table exists.
+    fn table_user(&self, name: &Username) -> Result<User, Refusal> {
+        Ok(User {
+            partition: partition_of(name)?,
+            name: name.clone(),
+            identity: Owner(self.identity.hash().clone()),
+            is_local: true,
+        })
+    }
+}
+
+fn transaction() -> Result<TransactionId, Refusal> {
+    TransactionId::new(&uuid()).map_err(Refusal::internal)
+}
+
+fn first_pointer(key: &SecretKeyWithHash, root: &Cid) -> Result<SignedPointer, Refusal> {
+    let update = PointerUpdate::next(None, Some(root.clone())).map_err(Refusal::internal)?;
+    Ok(SignedPointer::sign(update, key.secret()))
+}
+
+fn now(state: &State) -> std::time::SystemTime {
+    let millis = u64::try_from(state.clock.now_millis()).unwrap_or(0);
+    std::time::UNIX_EPOCH + std::time::Duration::from_millis(millis)
+}

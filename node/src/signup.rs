@@ -1,0 +1,380 @@
+//! Sign-up: a whole account in one request, applied as one transaction or not at all (Spec: 10 §7.3).
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use champ::{Cid, MemoryBlocks, SourceError, cbor::Record as _};
+use pki::{
+    chain::ClaimChain,
+    claim::Date,
+    keys::{PublicSigningKey, Writer},
+    owned::{PointerSource, WalkLimits, owned_by_user},
+    pointer::{PointerUpdate, SignedPointer, check_successor},
+    username::Username,
+    wire::{
+        op_log::{BlockWrite, NewLogin, NewMirrorBat, Op, OpLog},
+        pointer_batch::PointerWrite,
+        signup::SignupRequest,
+    },
+};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    accounts::LoginRow,
+    auth::{Window, signed_request},
+    bats, blocks,
+    directory::{User, partition_of},
+    error::Refusal,
+    pointers,
+    random::uuid,
+    registrar::Decision,
+    state::State,
+    store::{Batch, TransactionId, tables},
+    usage::{mark_unsettled, quota_row, stored_quota},
+    writers::{self, WriterRow},
+};
+
+/// Latest expiry of a first claim: ten years ahead.
+const MAX_CLAIM_DAYS: i64 = 3660;
+
+/// How a sign-up ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The account exists.
+    Done,
+    /// A proof of this difficulty is wanted.
+    MoreWork(u16),
+}
+
+/// An op log that passed every check.
+struct Checked {
+    blocks: Vec<champ::Block>,
+    pointers: Vec<(Writer, SignedPointer)>,
+    writers: BTreeSet<Writer>,
+    login: Option<NewLogin>,
+    mirror_bat: Option<NewMirrorBat>,
+}
+
+/// Creates an account.
+pub(crate) async fn sign_up(
+    state: &Arc<State>,
+    request: SignupRequest,
+) -> Result<Outcome, Refusal> {
+    let link = request.link.get();
+    match link.claim.providers.as_slice() {
+        [provider] if provider.hash() == state.identity.current().hash() => {}
+        [provider, ..] => {
+            return Err(Refusal::rule(format!(
+                "Trying to signup to wrong host! {provider}"
+            )));
+        }
+        [] => return Err(Refusal::rule("Trying to signup to wrong host! ")),
+    }
+    let name = Username::parse_new(&request.username).map_err(|e| Refusal::rule(e.to_string()))?;
+    let today = Date::from_unix_seconds(state.clock.now_seconds()).to_days();
+    if !(today..=today + MAX_CLAIM_DAYS).contains(&link.claim.expiry.to_days()) {
+        return Err(Refusal::rule("Invalid claim expiry!"));
+    }
+    let user = Arc::new(User {
+        partition: partition_of(&name)?,
+        identity: link.owner.clone(),
+        is_local: true,
+        name,
+    });
+    let mut turn = state.registrar.turn().await;
+    let (admission, quota) = admit(state, &user.name, &request.token).await?;
+    let chain = ClaimChain::single(link.clone());
+    let size = request.ops.block_bytes() as u64;
+    let checked = check(state, &user, request.ops).await?;
+    if size > quota {
+        return Err(Refusal::QuotaReached {
+            used: 0,
+            quota,
+            size,
+        });
+    }
+    let decision = state
+        .registrar
+        .decide(
+            &mut turn,
+            state,
+            user.name.as_str(),
+            &chain,
+            &request.proof,
+            &request.link.proof_data(),
+        )
+        .await?;
+    let prepared = match decision {
+        Decision::MoreWork(difficulty) => return Ok(Outcome::MoreWork(difficulty)),
+        // The answer to an earlier attempt was lost: the account was made with the claim.
+        Decision::Unchanged => return Ok(Outcome::Done),
+        Decision::Change(prepared) => prepared,
+    };
+    let transaction = TransactionId::new(&uuid()).map_err(Refusal::internal)?;
+    let stored: Vec<_> = checked.blocks.clone();
+    if !stored.is_empty() {
+        state
+            .store
+            .put_blocks(&user.partition, stored, Some(&transaction))
+            .await?;
+    }
+    let mut batch = prepared.batch.clone();
+    batch.append(admission);
+    let writers: Vec<_> = checked.writers.iter().cloned().collect();
+    let batch = account_rows(batch, &user, checked);
+    if !state.store.commit(batch).await?.is_committed() {
+        return Err(Refusal::rule(
+            "Sign-up collides with another one. Please try again",
+        ));
+    }
+    state
+        .registrar
+        .committed(&mut turn, state, *prepared)
+        .await?;
+    drop(turn);
+    state.users.added();
+    tracing::info!(user = user.name.as_str(), "signed up");
+    // The account exists whatever happens from here on.
+    if let Err(error) = state
+        .store
+        .close_transaction(&user.partition, &transaction)
+        .await
+    {
+        tracing::warn!(%error, "cannot close the transaction of a sign-up");
+    }
+    state.usage.committed(state, &user, writers).await;
+    Ok(Outcome::Done)
+}
+
+/// Decides whether a name may have space here; returns what to commit for it, and the quota.
+async fn admit(state: &State, name: &Username, token: &str) -> Result<(Batch, u64), Refusal> {
+    let row = name.as_str().as_bytes().to_vec();
+    let quota = stored_quota(state, name).await?;
+    let default = state.config.default_quota_bytes;
+    let grant = |batch: Batch| match quota {
+        Some(_) => batch,
+        None => batch.expect_absent(tables::QUOTAS, row.clone()).put(
+            tables::QUOTAS,
+            row.clone(),
+            quota_row(default),
+        ),
+    };
+    let granted = quota.unwrap_or(default);
+    let token_key = token_key(token);
+    let is_token_known = !token.is_empty()
+        && state
+            .store
+            .get(tables::SIGNUP_TOKENS, &token_key)
+            .await?
+            .is_some();
+    if is_token_known {
+        let used = Batch::new()
+            .expect(
+                tables::SIGNUP_TOKENS,
+                token_key.clone(),
+                Some(bytes::Bytes::new()),
+            )
+            .remove(tables::SIGNUP_TOKENS, token_key);
+        return Ok((grant(used), granted));
+    }
+    if quota.is_some() || state.users.count(state).await? < state.config.max_users {
+        return Ok((grant(Batch::new()), granted));
+    }
+    Err(Refusal::rule(if token.is_empty() {
+        "This server is not currently accepting new sign ups. Please try again later"
+    } else {
+        "Invalid signup token."
+    }))
+}
+
+/// Returns the row of a token: its digest, so that neither time nor a stolen database tells tokens.
+pub(crate) fn token_key(token: &str) -> Vec<u8> {
+    Sha256::digest(token.as_bytes()).to_vec()
+}
+
+/// Checks a whole op log before anything is stored.
+async fn check(state: &State, user: &User, log: OpLog) -> Result<Checked, Refusal> {
+    let identity = user
+        .identity
+        .hash()
+        .inline_key()
+        .ok_or_else(|| Refusal::rule("Invalid signup data!"))?;
+    let mut new = MemoryBlocks::new();
+    let mut blocks = Vec::new();
+    let mut used = BTreeSet::from([user.identity.as_writer()]);
+    let mut pointer_writes = Vec::new();
+    for op in log.ops {
+        match op {
+            Op::Block(write) => {
+                let block = check_block(&write, &new).await?;
+                new.insert(block.clone());
+                blocks.push(block);
+                used.insert(write.writer);
+            }
+            Op::Pointer(write) => {
+                used.insert(write.writer.clone());
+                pointer_writes.push(write);
+            }
+        }
+    }
+    let pointers = check_pointers(pointer_writes, &new).await?;
+    let roots = Roots(
+        pointers
+            .iter()
+            .map(|(writer, signed)| (writer.clone(), signed.update().updated().cloned()))
+            .collect(),
+    );
+    let owned = owned_by_user(&user.identity, &roots, &new, WalkLimits::default())
+        .await
+        .map_err(|error| Refusal::malformed(error.to_string()))?;
+    if let Some(stranger) = used.iter().find(|writer| !owned.writers.contains(writer)) {
+        return Err(Refusal::UnknownWriter(stranger.cid().clone()));
+    }
+    if let Some(login) = &log.login {
+        check_login(user, &identity, login)?;
+    }
+    if let Some(mirror) = &log.mirror_bat {
+        bats::check_id(&mirror.bat)?;
+        signed_request(
+            &identity,
+            &mirror.auth,
+            "peergos/v0/bats/addBat",
+            state.clock.now_millis(),
+            Window::HOUR,
+        )?;
+    }
+    Ok(Checked {
+        blocks,
+        pointers,
+        writers: used,
+        login: log.login,
+        mirror_bat: log.mirror_bat,
+    })
+}
+
+async fn check_block(write: &BlockWrite, new: &MemoryBlocks) -> Result<champ::Block, Refusal> {
+    let key = pointers::signing_key(&write.writer, new).await?;
+    blocks::verified(&key, write.format, &write.block, &write.signature)
+}
+
+/// Plays the pointer updates through, in order, and returns the last one of each writer.
+async fn check_pointers(
+    writes: Vec<PointerWrite>,
+    new: &MemoryBlocks,
+) -> Result<Vec<(Writer, SignedPointer)>, Refusal> {
+    let mut latest: Vec<(Writer, SignedPointer)> = Vec::new();
+    for write in writes {
+        let writer = write.writer;
+        if write.signed.len() > pki::pointer::OFFICIAL_MAX_SIGNED_BYTES {
+            return Err(Refusal::rule(format!(
+                "Pointer update too big! {}",
+                write.signed.len()
+            )));
+        }
+        let key = pointers::signing_key(&writer, new).await?;
+        let signed =
+            pointers::verify(&key, &write.signed).map_err(|error| error.into_refusal(&writer))?;
+        let before: Option<&PointerUpdate> = latest
+            .iter()
+            .find(|(known, _)| *known == writer)
+            .map(|(_, signed)| signed.update());
+        check_successor(before, signed.update())?;
+        if let Some(target) = signed.update().updated() {
+            pointers::check_root(target, &writer, new)
+                .await
+                .map_err(|error| error.into_refusal(&writer))?;
+        }
+        match latest.iter_mut().find(|(known, _)| *known == writer) {
+            Some(entry) => entry.1 = signed,
+            None => latest.push((writer, signed)),
+        }
+    }
+    Ok(latest)
+}
+
+fn check_login(user: &User, identity: &PublicSigningKey, login: &NewLogin) -> Result<(), Refusal> {
+    if login.data.username != user.name || login.data.root_change.is_some() {
+        return Err(Refusal::rule("Invalid signup data!"));
+    }
+    identity
+        .verify_detached(&login.data.encode(), &login.auth)
+        .map_err(|_| Refusal::Signature)
+}
+
+/// Adds the rows of a new account.
+fn account_rows(mut batch: Batch, user: &User, checked: Checked) -> Batch {
+    for writer in &checked.writers {
+        batch = writers::register(batch, writer, &WriterRow::new(user.name.clone(), None));
+    }
+    for (writer, signed) in checked.pointers {
+        let key = writer.cid().to_bytes();
+        let bytes = signed.into_bytes();
+        batch = batch.expect_absent(tables::POINTERS, key.clone()).put(
+            tables::POINTERS,
+            key,
+            bytes.clone(),
+        );
+        batch = mark_unsettled(batch, &writer, &bytes);
+    }
+    let row = user.name.as_str().as_bytes().to_vec();
+    if let Some(login) = checked.login {
+        let login_row = LoginRow {
+            record: login.data.record,
+            reader: login.data.reader,
+        };
+        batch = batch.expect_absent(tables::LOGINS, row.clone()).put(
+            tables::LOGINS,
+            row,
+            login_row.encode(),
+        );
+    }
+    if let Some(mirror) = checked.mirror_bat {
+        batch = bats::first_rows(batch, &user.name, &mirror.bat);
+    }
+    batch
+}
+
+/// The pointers of an account that does not exist yet.
+struct Roots(HashMap<Writer, Option<Cid>>);
+
+#[async_trait::async_trait]
+impl PointerSource for Roots {
+    async fn root(&self, writer: &Writer) -> Result<Option<Cid>, SourceError> {
+        Ok(self.0.get(writer).cloned().flatten())
+    }
+}
+
+/// Counts the users with space, which decides whether anybody may sign up.
+#[derive(Debug, Default)]
+pub(crate) struct UserCount(tokio::sync::OnceCell<std::sync::atomic::AtomicU64>);
+
+impl UserCount {
+    /// Returns the number of users with a quota.
+    pub(crate) async fn count(&self, state: &State) -> Result<u64, Refusal> {
+        let counted = self.0.get_or_try_init(|| async {
+            let mut count: u64 = 0;
+            let mut after: Option<bytes::Bytes> = None;
+            loop {
+                let page = state
+                    .store
+                    .scan(tables::QUOTAS, b"", after.as_deref(), 10_000)
+                    .await?;
+                let Some((last, _)) = page.last() else {
+                    return Ok::<_, Refusal>(count.into());
+                };
+                after = Some(last.clone());
+                count = count.saturating_add(page.len() as u64);
+            }
+        });
+        Ok(counted.await?.load(std::sync::atomic::Ordering::Relaxed))
+    }
+
+    /// Counts a user who was just given space.
+    fn added(&self) {
+        if let Some(count) = self.0.get() {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Everything that the calls of one node share.
+
+use std::sync::Arc;
+
+use pki::keys::{PublicSigningKey, Writer};
+
+use crate::{
+    accounts::Challenges,
+    blocks::StoredBlocks,
+    clock::Clock,
+    config::Config,
+    directory::{Directory, User},
+    error::Refusal,
+    guard::Guards,
+    http::Pages,
+    identity::NodeIdentity,
+    pointers,
+    registrar::Registrar,
+    signup::UserCount,
+    space::AdminTimes,
+    store::Store,
+    usage::Usage,
+    writers::Writers,
+};
+
+/// The shared state of a node.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) config: Config,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) identity: NodeIdentity,
+    pub(crate) store: StoreHandle,
+    pub(crate) pages: Pages,
+    pub(crate) directory: Directory,
+    pub(crate) registrar: Registrar,
+    pub(crate) writers: Writers,
+    pub(crate) usage: Usage,
+    pub(crate) guards: Guards,
+    pub(crate) challenges: Challenges,
+    pub(crate) admin_times: AdminTimes,
+    pub(crate) users: UserCount,
+}
+
+impl State {
+    /// Returns the key of a writer of `user`: from its hash, or from a stored block for old keys.
+    pub(crate) async fn writing_key(
+        &self,
+        user: &User,
+        writer: &Writer,
+    ) -> Result<PublicSigningKey, Refusal> {
+        let blocks = StoredBlocks { state: self, user };
+        pointers::signing_key(writer, &blocks).await
+    }
+
+    /// Returns the identity key of a user.
+    pub(crate) async fn identity_key(&self, user: &User) -> Result<PublicSigningKey, Refusal> {
+        self.writing_key(user, &user.identity.as_writer()).await
+    }
+}
+
+/// The store; shown opaquely because it has nothing to show.
+#[derive(Clone)]
+pub(crate) struct StoreHandle(pub(crate) Arc<dyn Store>);
+
+impl std::fmt::Debug for StoreHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Store(..)")
+    }
+}
+
+impl std::ops::Deref for StoreHandle {
+    type Target = dyn Store;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_ref()
+    }
+}
