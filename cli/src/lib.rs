@@ -3,6 +3,8 @@
 //! No protocol logic lives here: only arguments, local files, sockets, prompts and messages.
 
 pub mod args;
+pub mod commands;
+pub mod connect;
 pub mod environment;
 pub mod exit;
 pub mod explain;
@@ -10,16 +12,19 @@ pub mod human;
 pub mod local;
 pub mod output;
 pub mod password;
+pub mod pending;
 pub mod progress;
 pub mod remote_path;
+pub mod session;
 pub mod transport;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 
 use crate::{
-    args::Cli,
+    args::{Cli, Command},
+    commands::{cat, get, login, ls, mkdir, mv, passwd, put, rm, serve, signup, space, stat},
     exit::{Class, Failure},
     output::Output,
 };
@@ -27,12 +32,27 @@ use crate::{
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    if cli.command.is_none() {
+        cli = Cli::parse_from(std::env::args_os().chain(["serve".into()]));
+    }
     let output = Output {
         json: cli.json,
         quiet: cli.quiet,
     };
-    match run(cli, output) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let ended = match runtime {
+        Ok(runtime) => {
+            let ended = runtime.block_on(run(cli, output));
+            // A prompt that nobody will answer any more must not keep the process.
+            runtime.shutdown_timeout(SHUTDOWN_GRACE);
+            ended
+        }
+        Err(error) => Err(Failure::new(Class::Other, format!("cannot start: {error}"))),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output.failure(&failure);
@@ -41,9 +61,53 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli, _output: Output) -> Result<(), Failure> {
-    Err(Failure::new(
-        Class::Other,
-        format!("{:?} is not part of this build yet", cli.command),
-    ))
+async fn run(cli: Cli, output: Output) -> Result<(), Failure> {
+    let command = cli
+        .command
+        .ok_or_else(|| Failure::new(Class::Usage, "a command is needed"))?;
+    if let Command::Serve(args) = &command {
+        // It ends by signals in its own way.
+        return serve::run(args, output).await;
+    }
+    let mut working = tokio::spawn(async move { client_command(&command, output).await });
+    let interrupted = tokio::select! {
+        ended = &mut working => {
+            return ended.unwrap_or_else(|error| {
+                Err(Failure::new(Class::Other, format!("a defect of this program: {error}")))
+            });
+        }
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+    };
+    working.abort();
+    // What was half written is tidied up while the work is dropped.
+    let _ = tokio::time::timeout(SHUTDOWN_GRACE, working).await;
+    password::restore_terminal();
+    Err(match interrupted {
+        Ok(()) => Failure::new(Class::Interrupted, "interrupted")
+            .help("nothing that was acknowledged is lost; run the command again to continue"),
+        Err(error) => Failure::new(Class::Other, format!("cannot listen to signals: {error}")),
+    })
 }
+
+async fn client_command(command: &Command, output: Output) -> Result<(), Failure> {
+    match command {
+        Command::Serve(args) => serve::run(args, output).await,
+        Command::Signup(args) => signup::run(args, output).await,
+        Command::Login(args) => login::run(args, output).await,
+        Command::Logout(args) => login::forget(args, output),
+        Command::Ls(args) => ls::run(args, output).await,
+        Command::Cat(args) => cat::run(args, output).await,
+        Command::Get(args) => get::run(args, output).await,
+        Command::Put(args) => put::run(args, output).await,
+        Command::Mkdir(args) => mkdir::run(args, output).await,
+        Command::Mv(args) => mv::run(args, output).await,
+        Command::Cp(args) => mv::copy(args, output).await,
+        Command::Rm(args) => rm::run(args, output).await,
+        Command::Stat(args) => stat::run(args, output).await,
+        Command::Passwd(args) => passwd::run(args, output).await,
+        Command::Space(args) => space::run(args, output).await,
+    }
+}
+
+/// How long the end of the program waits for work that was told to stop.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);

@@ -43,7 +43,8 @@ pub fn ask(prompt: &str, variable: &str) -> Result<Password, Failure> {
             "set {variable}, use --password-file, or run `kastro login` first"
         )));
     }
-    rpassword::prompt_password(prompt)
+    remember_terminal();
+    tokio::task::block_in_place(|| rpassword::prompt_password(prompt))
         .map(Zeroizing::new)
         .map_err(|error| Failure::new(Class::Local, format!("cannot read the password: {error}")))
 }
@@ -75,6 +76,26 @@ pub fn ask_new(suggestion: &str, variable: &str) -> Result<Password, Failure> {
     }
     Ok(typed)
 }
+
+/// Remembers how the terminal is set before its echo is turned off.
+fn remember_terminal() {
+    #[cfg(unix)]
+    if let Ok(settings) = rustix::termios::tcgetattr(io::stdin()) {
+        let _ = TERMINAL.set(settings);
+    }
+}
+
+/// Turns the echo on again if a prompt was interrupted.
+pub fn restore_terminal() {
+    #[cfg(unix)]
+    if let Some(settings) = TERMINAL.get() {
+        let when = rustix::termios::OptionalActions::Now;
+        let _ = rustix::termios::tcsetattr(io::stdin(), when, settings);
+    }
+}
+
+#[cfg(unix)]
+static TERMINAL: std::sync::OnceLock<rustix::termios::Termios> = std::sync::OnceLock::new();
 
 fn read_file(path: &Path) -> Result<Password, Failure> {
     let input: Box<dyn Read> = if path.as_os_str() == "-" {

@@ -2,4 +2,5 @@
 
 pub mod name;
 pub mod partial;
+pub mod private;
 pub mod walk;

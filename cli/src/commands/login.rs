@@ -1,0 +1,109 @@
+//! `kastro login` and `kastro logout`: keeps a session between commands, and forgets it.
+
+use cryptree::{Environment, client::Session};
+use rand_core::Rng;
+use zeroize::Zeroizing;
+
+use crate::pending::*;
+use crate::{
+    args::{Connection, LoginArgs, LogoutArgs},
+    connect::{Missing, PASSWORD, Reached, default_place, named_place, sign_in},
+    environment::TokioEnvironment,
+    exit::{Class, Failure},
+    output::Output,
+    password,
+    session::{Kept, KeptKey, Place, SessionFiles},
+};
+
+/// Runs `login`.
+///
+/// # Errors
+///
+/// When name, password or code are wrong; a session kept before stays then.
+pub async fn run(args: &LoginArgs, output: Output) -> Result<(), Failure> {
+    let name = name_of(args.name.as_ref(), &args.connection)?;
+    let place = named_place(&args.connection)?.unwrap_or_else(default_place);
+    let reached = Reached::at(place, Missing::Fail).await?;
+    let logged_in = log_in(args, &name, &reached, output).await;
+    reached.close().await;
+    logged_in
+}
+
+async fn log_in(
+    args: &LoginArgs,
+    name: &str,
+    reached: &Reached,
+    output: Output,
+) -> Result<(), Failure> {
+    let password = match password::given(PASSWORD, args.connection.password_file.as_deref())? {
+        Some(password) => password,
+        None => password::ask(&format!("Password of {name}: "), PASSWORD)?,
+    };
+    let session = sign_in(&reached.client, name, &password, output).await?;
+    let files = SessionFiles::find(args.connection.config.as_deref())?;
+    keep(&session, &reached.place, &files, None).await?;
+    if output.json {
+        output.json(&serde_json::json!({ "user": name }))?;
+    }
+    output.hint(&format!(
+        "You are logged in as {name}; `kastro logout` forgets that."
+    ));
+    Ok(())
+}
+
+/// Runs `logout`.
+///
+/// # Errors
+///
+/// When the files cannot be removed.
+pub fn forget(args: &LogoutArgs, output: Output) -> Result<(), Failure> {
+    let files = SessionFiles::find(args.config.as_deref())?;
+    let was_there = files.remove()?;
+    if output.json {
+        return output.json(&serde_json::json!({ "was_logged_in": was_there }));
+    }
+    output.hint(if was_there {
+        "The session on this machine is forgotten."
+    } else {
+        "Nobody was logged in."
+    });
+    Ok(())
+}
+
+/// Keeps a session on this machine, under the key it had before or a new one.
+///
+/// # Errors
+///
+/// When the files cannot be written.
+pub async fn keep(
+    session: &Session,
+    place: &Place,
+    files: &SessionFiles,
+    key: Option<KeptKey>,
+) -> Result<(), Failure> {
+    let key = key.unwrap_or_else(|| {
+        let mut bytes = Zeroizing::new([0; 32]);
+        TokioEnvironment.random().fill_bytes(bytes.as_mut_slice());
+        KeptKey(bytes)
+    });
+    let sealed = session.save(&key.0).await?;
+    files.save(&Kept {
+        place: place.clone(),
+        user: session.username().to_owned(),
+        sealed: sealed.to_vec(),
+        key,
+    })
+}
+
+/// Returns the user name that was typed, in either of the two places for it.
+///
+/// # Errors
+///
+/// When there is none, or two different ones.
+pub fn name_of(typed: Option<&String>, connection: &Connection) -> Result<String, Failure> {
+    match (typed, &connection.user) {
+        (Some(name), _) | (None, Some(name)) => Ok(name.clone()),
+        (None, None) => Err(Failure::new(Class::Usage, "a user name is needed")
+            .help("for example: kastro login alice")),
+    }
+}

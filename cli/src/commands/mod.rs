@@ -1,0 +1,17 @@
+//! The commands, one module each.
+
+pub mod cat;
+pub mod get;
+pub mod login;
+pub mod ls;
+pub mod mkdir;
+pub mod mv;
+pub mod passwd;
+pub mod put;
+pub mod rm;
+pub mod serve;
+pub mod signup;
+pub mod space;
+pub mod stat;
+pub mod tally;
+pub(crate) mod upload_folder;

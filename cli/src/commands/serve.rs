@@ -1,0 +1,261 @@
+//! `kastro serve`: runs a node until it is told to stop.
+
+use std::{
+    error::Error,
+    io::{self, IsTerminal},
+    net::{SocketAddr, ToSocketAddrs},
+    path::Path,
+};
+
+use node::{Config, Node, OpenError, store::StoreError};
+use tokio::net::TcpListener;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    args::{LogFormat, ServeArgs},
+    connect::default_data,
+    exit::{Class, Failure},
+    human,
+    output::Output,
+};
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// When the node cannot start, or its disk fails.
+pub async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure> {
+    start_log(args)?;
+    let data = match &args.data {
+        Some(data) => data.clone(),
+        None => default_data()?,
+    };
+    let mut config = default_config();
+    config.data = Some(data.clone());
+    config.listen = resolve(&args.listen)?;
+    config.public_host.clone_from(&args.public_host);
+    config.is_public = args.public_host.is_some();
+    if let Some(quota) = args.quota {
+        config.default_quota_bytes = quota;
+    }
+    let quota_bytes = config.default_quota_bytes;
+    // The address first: a second node must not touch anything.
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|error| bind_failure(&args.listen, &error))?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| bind_failure(&args.listen, &error))?;
+    config.listen = address;
+    let node = open_node(config).await?;
+    let stop = StopSignals::listen()?;
+    announce(address, &data, quota_bytes, &node, output)?;
+    let served = node.serve(listener, stop.wait()).await;
+    tracing::info!("stopping");
+    let closed = node.close().await;
+    served.map_err(|error| Failure::new(Class::Local, format!("the listener failed: {error}")))?;
+    closed.map_err(|error| {
+        Failure::new(
+            Class::Local,
+            format!("the data folder was not closed cleanly: {error}"),
+        )
+        .help("nothing acknowledged is lost; the next start repairs the rest")
+    })
+}
+
+/// Returns the settings of a node at home.
+#[must_use]
+pub fn default_config() -> Config {
+    Config {
+        default_quota_bytes: DEFAULT_QUOTA_BYTES,
+        ..Config::default()
+    }
+}
+
+/// Opens a node and says what is wrong when it cannot be.
+///
+/// # Errors
+///
+/// `InUse` when another process has the data folder, `Local` otherwise.
+pub async fn open_node(config: Config) -> Result<Node, Failure> {
+    let data = config.data.clone().unwrap_or_default();
+    Node::open(config).await.map_err(|error| {
+        if matches!(error, OpenError::Store(StoreError::InUse { .. })) {
+            return Failure::new(
+                Class::InUse,
+                format!(
+                    "the data folder {} is in use by another process",
+                    data.display()
+                ),
+            )
+            .help("is a node running on it already? then reach it with --server");
+        }
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            text.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        Failure::new(Class::Local, text)
+    })
+}
+
+/// Tells where to point a browser and a client.
+fn announce(
+    address: SocketAddr,
+    data: &Path,
+    quota_bytes: u64,
+    node: &Node,
+    output: Output,
+) -> Result<(), Failure> {
+    let url = format!("http://{}", reachable(address));
+    if output.json {
+        return output.json(&serde_json::json!({
+            "url": url, "address": address.to_string(), "data": data, "id": node.id().to_string(),
+        }));
+    }
+    let server = if address.port() == DEFAULT_PORT && address.ip().is_loopback() {
+        String::new()
+    } else {
+        format!(" --server {url}")
+    };
+    output.line(&format!(
+        "Kastro {} is running; Ctrl-C stops it.\n\
+         \n  browser   {}\n  client    kastro signup NAME{server}\n  data      {} ({} for each account)\n",
+        env!("CARGO_PKG_VERSION"),
+        url.replace("127.0.0.1", "localhost"),
+        data.display(),
+        human::size(quota_bytes),
+    ))
+}
+
+/// Returns an address to connect to: a node that listens everywhere is reached here too.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        let loopback: std::net::IpAddr = if address.is_ipv4() {
+            std::net::Ipv4Addr::LOCALHOST.into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        };
+        address.set_ip(loopback);
+    }
+    address
+}
+
+fn resolve(listen: &str) -> Result<SocketAddr, Failure> {
+    let wrong = || {
+        Failure::new(
+            Class::Usage,
+            format!("`{listen}` is not an address to listen on"),
+        )
+        .help("write ADDRESS:PORT, for example 127.0.0.1:8000 or 0.0.0.0:8000")
+    };
+    let mut addresses = listen.to_socket_addrs().map_err(|_| wrong())?;
+    addresses.next().ok_or_else(wrong)
+}
+
+fn bind_failure(listen: &str, error: &io::Error) -> Failure {
+    let failure = |class| Failure::new(class, format!("cannot listen on {listen}: {error}"));
+    match error.kind() {
+        io::ErrorKind::AddrInUse => failure(Class::InUse)
+            .help("another program has that port; is a node running already? `--listen 127.0.0.1:0` takes a free one"),
+        io::ErrorKind::PermissionDenied => {
+            failure(Class::Local).help("ports below 1024 need privileges: use one above, behind a proxy")
+        }
+        _ => failure(Class::Local),
+    }
+}
+
+fn start_log(args: &ServeArgs) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&args.log).map_err(|error| {
+        Failure::new(
+            Class::Usage,
+            format!("`{}` is no log filter: {error}", args.log),
+        )
+        .help(
+            "write a level (error, warn, info, debug, trace) or MODULE=LEVEL, separated by commas",
+        )
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
+    match args.log_format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    }
+    .map_err(|error| Failure::new(Class::Other, format!("cannot start the log: {error}")))
+}
+
+/// Ctrl-C and SIGTERM.
+struct StopSignals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignals {
+    /// Takes over the signals; from here on they no longer end the process.
+    fn listen() -> Result<Self, Failure> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let failure = |error: io::Error| {
+                Failure::new(Class::Local, format!("cannot listen to signals: {error}"))
+            };
+            Ok(Self {
+                terminate: signal(SignalKind::terminate()).map_err(failure)?,
+                interrupt: signal(SignalKind::interrupt()).map_err(failure)?,
+            })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    /// Resolves at the first signal; a second one ends the process at once.
+    async fn wait(mut self) {
+        self.next().await;
+        tokio::spawn(async move {
+            self.next().await;
+            std::process::exit(i32::from(Class::Interrupted.code()));
+        });
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        #[cfg(not(unix))]
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}
+
+const DEFAULT_PORT: u16 = 8000;
+/// Space of a new account when the operator does not say: as good as no limit for the disks of a home, and
+/// still a bound for a stranger.
+const DEFAULT_QUOTA_BYTES: u64 = 1 << 40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_to_listen_on() {
+        assert_eq!(resolve("127.0.0.1:0").unwrap().port(), 0);
+        assert_eq!(resolve("[::1]:80").unwrap().port(), 80);
+        for wrong in ["", "127.0.0.1", "8000", "http://127.0.0.1:8000"] {
+            assert_eq!(resolve(wrong).unwrap_err().class, Class::Usage, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_listens_everywhere_is_reached_on_loopback() {
+        let shown = |text: &str| reachable(text.parse().unwrap()).to_string();
+        assert_eq!(shown("0.0.0.0:8000"), "127.0.0.1:8000");
+        assert_eq!(shown("[::]:8000"), "[::1]:8000");
+        assert_eq!(shown("192.168.1.2:80"), "192.168.1.2:80");
+    }
+}

@@ -1,0 +1,241 @@
+//! From the connection options to a signed-in session: a password at hand logs in, else the kept session goes on.
+
+use std::{io::IsTerminal, path::PathBuf, sync::Arc};
+
+use cryptree::{
+    Transport,
+    client::{Client, FactorCode, Session, SignIn},
+};
+
+use crate::pending::*;
+use crate::{
+    args::Connection,
+    environment::TokioEnvironment,
+    exit::{Class, Failure},
+    output::Output,
+    password::{self, Password},
+    session::{Kept, Place, SessionFiles},
+    transport::{HttpTransport, InProcess},
+};
+
+/// A node to talk to, before anybody is signed in.
+#[derive(Debug)]
+pub struct Reached {
+    /// The client.
+    pub client: Client,
+    /// Where the node is.
+    pub place: Place,
+    /// The node itself when it runs in this process.
+    local: Option<Arc<InProcess>>,
+}
+
+/// What to do about a local data folder that does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Make it.
+    Make,
+    /// Fail: the path is probably mistyped.
+    Fail,
+}
+
+/// A signed-in session and the node it talks to.
+#[derive(Debug)]
+pub struct Connected {
+    /// The session.
+    pub session: Session,
+    /// The node.
+    pub reached: Reached,
+    /// The kept session this continues, if it does.
+    pub kept: Option<Kept>,
+}
+
+impl Connected {
+    /// Returns the user's name.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        self.session.username()
+    }
+
+    /// Ends the use of the node: a node in this process is closed.
+    pub async fn close(self) {
+        drop(self.session);
+        self.reached.close().await;
+    }
+}
+
+impl Reached {
+    /// Prepares to talk to the node at `place`. An address is not contacted yet; a data folder is opened.
+    ///
+    /// # Errors
+    ///
+    /// When the address is none, or the data folder cannot be opened or is in use.
+    pub async fn at(place: Place, missing: Missing) -> Result<Self, Failure> {
+        let (transport, place, local): (Arc<dyn Transport>, _, _) = match place {
+            Place::Server(server) => {
+                let http = HttpTransport::new(&server)?;
+                let place = Place::Server(http.server().to_owned());
+                (Arc::new(http), place, None)
+            }
+            Place::Local(folder) => {
+                if missing == Missing::Fail && !folder.is_dir() {
+                    return Err(Failure::new(
+                        Class::Local,
+                        format!("there is no data folder {}", folder.display()),
+                    )
+                    .help("`kastro signup` makes it"));
+                }
+                let node = Arc::new(InProcess::open(&folder).await?);
+                (Arc::clone(&node) as _, Place::Local(folder), Some(node))
+            }
+        };
+        Ok(Self {
+            client: Client::new(transport, Arc::new(TokioEnvironment)),
+            place,
+            local,
+        })
+    }
+
+    /// Closes a node that runs in this process.
+    pub async fn close(self) {
+        drop(self.client);
+        if let Some(node) = self.local {
+            node.close().await;
+        }
+    }
+}
+
+/// Returns the place that the options name, if they name one.
+///
+/// # Errors
+///
+/// When the local folder's path cannot be resolved.
+pub fn named_place(connection: &Connection) -> Result<Option<Place>, Failure> {
+    if let Some(folder) = &connection.local {
+        let absolute = std::path::absolute(folder)
+            .map_err(|error| Failure::local("resolve", folder, &error))?;
+        return Ok(Some(Place::Local(absolute)));
+    }
+    Ok(connection.server.clone().map(Place::Server))
+}
+
+/// Signs in by password or by the kept session, whichever the options and files call for.
+///
+/// # Errors
+///
+/// Of every kind; nothing has been changed.
+pub async fn connect(connection: &Connection, output: Output) -> Result<Connected, Failure> {
+    let given = password::given(PASSWORD, connection.password_file.as_deref())?;
+    let place = named_place(connection)?;
+    let files = SessionFiles::find(connection.config.as_deref())?;
+    // A broken session file must not stand in the way of somebody who brings name and password.
+    let kept = match files.load() {
+        Ok(kept) => kept.filter(|kept| fits(kept, connection, place.as_ref())),
+        Err(_) if given.is_some() && connection.user.is_some() => None,
+        Err(failure) => return Err(failure),
+    };
+    if given.is_none()
+        && let Some(kept) = kept
+    {
+        let reached = Reached::at(kept.place.clone(), Missing::Fail).await?;
+        let session = reached.client.restore(&kept.sealed, &kept.key.0).await?;
+        return Ok(Connected {
+            session,
+            reached,
+            kept: Some(kept),
+        });
+    }
+    let user = connection
+        .user
+        .clone()
+        .or_else(|| kept.as_ref().map(|kept| kept.user.clone()))
+        .ok_or_else(not_logged_in)?;
+    let place = place
+        .or_else(|| kept.map(|kept| kept.place))
+        .unwrap_or_else(default_place);
+    let reached = Reached::at(place, Missing::Fail).await?;
+    let password = match given {
+        Some(password) => password,
+        None => password::ask(&format!("Password of {user}: "), PASSWORD)?,
+    };
+    let session = sign_in(&reached.client, &user, &password, output).await?;
+    Ok(Connected {
+        session,
+        reached,
+        kept: None,
+    })
+}
+
+/// Signs in with name and password, asking for a second factor when the account wants one.
+///
+/// # Errors
+///
+/// When name, password or code are wrong, and all of the client's.
+pub async fn sign_in(
+    client: &Client,
+    user: &str,
+    password: &Password,
+    output: Output,
+) -> Result<Session, Failure> {
+    let pending = match client.sign_in(user, password).await? {
+        SignIn::Done(session) => return Ok(session),
+        SignIn::SecondFactor(pending) => pending,
+    };
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::new(
+            Class::Credentials,
+            "the account asks for a second factor and there is no terminal to ask at",
+        )
+        .help("run `kastro login` at a terminal; other commands then continue its session"));
+    }
+    output.hint("This account asks for a second factor: a code of your app, or a backup code.");
+    let code = rpassword::prompt_password("Code: ")
+        .map_err(|error| Failure::new(Class::Local, format!("cannot read the code: {error}")))?;
+    let is_one_time = code.trim().len() == 6 && code.trim().bytes().all(|b| b.is_ascii_digit());
+    let code = if is_one_time {
+        FactorCode::OneTime(&code)
+    } else {
+        FactorCode::Backup(&code)
+    };
+    Ok(pending.answer(code).await?)
+}
+
+/// Returns true when the options ask for nothing that the kept session is not.
+fn fits(kept: &Kept, connection: &Connection, place: Option<&Place>) -> bool {
+    let same_place = match (place, &kept.place) {
+        (None, _) => true,
+        (Some(Place::Server(asked)), Place::Server(known)) => {
+            HttpTransport::new(asked).is_ok_and(|asked| asked.server() == known)
+        }
+        (Some(asked), known) => asked == known,
+    };
+    same_place
+        && connection
+            .user
+            .as_ref()
+            .is_none_or(|user| *user == kept.user)
+}
+
+/// Returns where a node listens when nothing is configured.
+#[must_use]
+pub fn default_place() -> Place {
+    Place::Server(DEFAULT_SERVER.to_owned())
+}
+
+/// Returns the folder a node keeps its data in when nothing is configured.
+///
+/// # Errors
+///
+/// When there is no home folder.
+pub fn default_data() -> Result<PathBuf, Failure> {
+    crate::session::home().map(|home| home.join(".kastro"))
+}
+
+fn not_logged_in() -> Failure {
+    Failure::new(Class::NoSession, "nobody is logged in").help(
+        "run `kastro login NAME`, or give --user and a password in KASTRO_PASSWORD or --password-file",
+    )
+}
+
+/// The environment variable with the password.
+pub const PASSWORD: &str = "KASTRO_PASSWORD";
+const DEFAULT_SERVER: &str = "http://127.0.0.1:8000";

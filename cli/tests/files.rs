@@ -1,0 +1,232 @@
+//! Files and folders, up and down.
+
+use tests::{assert_same, mixed_folder, write};
+
+use crate::{World, json_lines, text};
+
+const LARGE: usize = 12 << 20;
+
+#[test]
+fn a_folder_comes_back_byte_for_byte_on_an_empty_machine() {
+    let mut world = World::new();
+    let person = world.signed_up("alice", "laptop");
+    let source = world.path("laptop/Things");
+    mixed_folder(&source, LARGE);
+    person.ok(&["mkdir", "-p", "/alice/deep/er"]);
+    person.ok(&["put", "Things", "/alice/deep/er/"]);
+
+    // The node stops as an operator stops it, and another machine looks.
+    assert!(world.node.take().unwrap().stop());
+    world.node = Some(tests::NodeProcess::start(
+        crate::program(),
+        &world.data(),
+        &[],
+    ));
+    let elsewhere = world.person("alice", "phone");
+    let copy = world.path("phone/copy");
+    elsewhere.ok(&["get", "/alice/deep/er/Things", text(&copy)]);
+    assert_same(&source, &copy);
+
+    // Again: everything is there already, on both sides.
+    let again = json_lines(&elsewhere.ok(&[
+        "get",
+        "--json",
+        "/alice/deep/er/Things",
+        text(&world.path("phone")),
+    ]));
+    assert!(
+        again[0]["files"].as_u64().unwrap() > 70,
+        "a new folder of that name"
+    );
+    let third = json_lines(&elsewhere.ok(&[
+        "get",
+        "--json",
+        "/alice/deep/er/Things",
+        text(&world.path("phone")),
+    ]));
+    assert_eq!(
+        (&third[0]["files"], &third[0]["bytes"]),
+        (&0.into(), &0.into())
+    );
+    let up = json_lines(&person.ok(&["put", "--json", "Things", "/alice/deep/er/"]));
+    assert_eq!((&up[0]["files"], &up[0]["bytes"]), (&0.into(), &0.into()));
+}
+
+#[test]
+fn listings_tell_names_kinds_sizes_and_times() {
+    let world = World::new();
+    let person = world.signed_up("alice", "laptop");
+    let home = world.path("laptop");
+    write(&home.join("d/b.txt"), b"12345");
+    write(&home.join("d/\u{e9}t\u{e9}/x"), b"1");
+    person.ok(&["put", "d", "/alice/"]);
+    assert_eq!(person.ok(&["ls", "/alice/d"]), "b.txt\n\u{e9}t\u{e9}/\n");
+    assert_eq!(
+        person.ok(&["ls", "d"]),
+        "b.txt\n\u{e9}t\u{e9}/\n",
+        "own folder is implied"
+    );
+    let long = person.ok(&["ls", "-l", "/alice/d"]);
+    assert!(long.contains("5 B") && long.contains("b.txt"), "{long}");
+    let rows = json_lines(&person.ok(&["ls", "-R", "--json", "/alice/d"]));
+    let names: Vec<_> = rows
+        .iter()
+        .map(|row| row["path"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "/alice/d/b.txt",
+            "/alice/d/\u{e9}t\u{e9}",
+            "/alice/d/\u{e9}t\u{e9}/x"
+        ]
+    );
+    let stat = &json_lines(&person.ok(&["stat", "--json", "/alice/d/b.txt"]))[0];
+    assert_eq!((&stat["size"], &stat["type"]), (&5.into(), &"file".into()));
+    assert!(stat["modified"].as_str().unwrap().starts_with("20"));
+    assert!(person.ok(&["stat", "/alice/d"]).contains("folder"));
+    // The account's own machinery is hidden, not gone.
+    assert!(!person.ok(&["ls"]).contains(".transactions"));
+    assert!(person.ok(&["ls", "-a"]).contains(".transactions/"));
+}
+
+#[test]
+fn parts_of_files_are_printed() {
+    let world = World::new();
+    let person = world.signed_up("alice", "laptop");
+    let content: Vec<u8> = (0..11_u32 << 20).map(|i| (i % 251) as u8).collect();
+    write(&world.path("laptop/f"), &content);
+    person.ok(&["put", "f", "/alice/f"]);
+    assert_eq!(person.run(&["cat", "/alice/f"]).stdout, content);
+    let chunk = 5 << 20;
+    for (offset, length) in [
+        (0, 1),
+        (chunk - 2, 4),
+        (2 * chunk - 1, 1 << 20),
+        (100, 6 << 20),
+    ] {
+        let part = person.run(&[
+            "cat",
+            "/alice/f",
+            "--offset",
+            &offset.to_string(),
+            "--length",
+            &length.to_string(),
+        ]);
+        let end = (offset + length).min(content.len());
+        assert!(part.stdout == content[offset..end], "{offset} {length}");
+    }
+    let tail = person.run(&["cat", "/alice/f", "--offset=-3"]);
+    assert_eq!(tail.stdout, content[content.len() - 3..]);
+    assert!(
+        person
+            .run(&["cat", "/alice/f", "--offset", "999999999"])
+            .stdout
+            .is_empty()
+    );
+}
+
+#[test]
+fn streams_go_up_from_standard_input() {
+    let world = World::new();
+    let person = world.signed_up("alice", "laptop");
+    for bytes in [0, 10, 6 << 20] {
+        let content = vec![7; bytes];
+        let name = format!("/alice/stream-{bytes}");
+        let put = person.run_with_input(&["put", "-", &name], &content);
+        assert_eq!(put.code, Some(0), "{}", put.stderr);
+        assert!(person.run(&["get", &name, "-"]).stdout == content);
+    }
+    person.fails(2, &["put", "-", "/alice/"]);
+}
+
+#[test]
+fn moving_copying_and_deleting() {
+    let world = World::new();
+    let person = world.signed_up("alice", "laptop");
+    write(&world.path("laptop/d/a"), b"aaa");
+    write(&world.path("laptop/d/sub/b"), &vec![1; 6 << 20]);
+    person.ok(&["put", "d", "/alice/"]);
+    person.ok(&["mv", "/alice/d/a", "/alice/d/c"]);
+    person.ok(&["mv", "/alice/d/c", "/alice/d/sub"]);
+    assert_eq!(person.ok(&["cat", "/alice/d/sub/c"]), "aaa");
+    person.fails(8, &["cp", "/alice/d", "/alice/e"]);
+    person.ok(&["cp", "-r", "/alice/d", "/alice/e"]);
+    person.fails(8, &["rm", "/alice/d"]);
+    person.ok(&["rm", "-r", "/alice/d"]);
+    person.fails(7, &["ls", "/alice/d"]);
+    assert_eq!(person.ok(&["cat", "/alice/e/sub/c"]), "aaa");
+    assert_eq!(
+        person.run(&["cat", "/alice/e/sub/b"]).stdout,
+        vec![1; 6 << 20]
+    );
+    person.fails(7, &["rm", "/alice/none"]);
+    person.ok(&["rm", "-f", "/alice/none"]);
+    person.fails(8, &["mv", "/alice/e", "/alice/e/sub"]);
+}
+
+#[test]
+fn existing_files_are_left_alone_unless_told() {
+    let world = World::new();
+    let person = world.signed_up("alice", "laptop");
+    let file = world.path("laptop/a");
+    write(&file, b"first");
+    person.ok(&["put", "a", "/alice/a"]);
+    write(&file, b"second version");
+    let message = person.fails(8, &["put", "a", "/alice/a"]);
+    assert!(message.contains("--force"), "{message}");
+    assert_eq!(person.ok(&["cat", "/alice/a"]), "first");
+    let message = person.fails(8, &["get", "/alice/a", text(&file)]);
+    assert!(message.contains("--force"), "{message}");
+    assert_eq!(std::fs::read(&file).unwrap(), b"second version");
+    person.ok(&["put", "--force", "a", "/alice/a"]);
+    assert_eq!(person.ok(&["cat", "/alice/a"]), "second version");
+    write(&file, b"local change");
+    person.ok(&["get", "-f", "/alice/a", text(&file)]);
+    assert_eq!(std::fs::read(&file).unwrap(), b"second version");
+}
+
+#[test]
+fn what_cannot_be_read_is_reported_and_the_rest_goes_up() {
+    let world = World::new();
+    let person = world.signed_up("alice", "laptop");
+    let folder = world.path("laptop/d");
+    write(&folder.join("good"), b"g");
+    write(&world.path("laptop/outside"), b"o");
+    std::os::unix::fs::symlink("good", folder.join("inside-link")).unwrap();
+    std::os::unix::fs::symlink("../outside", folder.join("outside-link")).unwrap();
+    let put = person.run(&["put", "d", "/alice/"]);
+    assert_eq!(put.code, Some(3), "{}", put.stderr);
+    assert!(
+        put.stderr.contains("outside-link") && put.stderr.contains("--links"),
+        "{}",
+        put.stderr
+    );
+    assert_eq!(person.ok(&["ls", "/alice/d"]), "good\ninside-link\n");
+    person.ok(&["put", "--links", "follow", "d", "/alice/"]);
+    assert_eq!(person.ok(&["cat", "/alice/d/outside-link"]), "o");
+}
+
+#[test]
+fn a_data_folder_works_without_a_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let person = tests::Kastro::new(crate::program(), folder.path())
+        .with("KASTRO_LOCAL", text(&data))
+        .with("KASTRO_USER", "alice")
+        .with("KASTRO_PASSWORD", "a password");
+    person.fails(16, &["ls"]);
+    person.ok(&["signup", "--no-session"]);
+    write(&folder.path().join("a"), b"content");
+    person.ok(&["put", "a", "/alice/"]);
+    assert_eq!(person.ok(&["cat", "a"]), "content");
+    // A node on the same folder serves the same files, and keeps others out meanwhile.
+    let node = tests::NodeProcess::start(crate::program(), &data, &[]);
+    let message = person.fails(20, &["ls"]);
+    assert!(message.contains("in use"), "{message}");
+    let remote = tests::Kastro::new(crate::program(), folder.path())
+        .with("KASTRO_SERVER", node.url())
+        .with("KASTRO_USER", "alice")
+        .with("KASTRO_PASSWORD", "a password");
+    assert_eq!(remote.ok(&["cat", "a"]), "content");
+}
