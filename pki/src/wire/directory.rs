@@ -2,20 +2,21 @@
 
 use bytes::Bytes;
 use champ::{
-    cbor::{Record, decode},
+    cbor::Record,
     data_stream::{MAX_STRING_BYTES, Reader, Writer},
 };
 
-use super::{Body, WireError, body::record_body, signup::limited};
-use crate::{
-    chain::{ClaimChain, MAX_LINKS},
-    keys::PublicKeyHash,
+use super::{
+    Body, WireError,
+    body::{decode_bounded, record_body},
+    signup::limited,
 };
+use crate::{chain::ClaimChain, keys::PublicKeyHash};
 
 /// Longest body of `getUsername`.
 pub const MAX_KEY_REQUEST_BYTES: usize = 1 << 20;
 /// Longest list of names that is read, after decompression.
-pub const MAX_USERNAMES_BYTES: usize = 64 << 20;
+pub const MAX_USERNAMES_BYTES: usize = 16 << 20;
 
 macro_rules! one_string {
     ($(#[$doc:meta] $name:ident)*) => {$(
@@ -46,9 +47,8 @@ one_string! {
 }
 
 record_body! {
-    // The reply of `getChain`, not length prefixed. Per link: a map with 3 keys, a claim of 4 elements and
-    // its providers.
-    ClaimChain: super::signup::MAX_LINKS_BYTES, 32 * MAX_LINKS;
+    // The reply of `getChain`, not length prefixed.
+    ClaimChain: super::signup::MAX_LINKS_BYTES, super::signup::MAX_LINKS_VALUES;
 }
 
 /// The reply of `getPublicKey`: the last holder's key hash. Not to be trusted without the chain.
@@ -93,7 +93,9 @@ impl Body for KeyRequest {
 }
 
 fn read_hash(reader: &mut Reader<'_>, max: usize) -> Result<PublicKeyHash, WireError> {
-    Ok(PublicKeyHash::from_value(decode(reader.bytes(max)?)?)?)
+    // A link: one value, and the bytes inside it.
+    let link = Bytes::copy_from_slice(reader.bytes(max)?);
+    Ok(PublicKeyHash::from_value(decode_bounded(&link, max, 2)?)?)
 }
 
 /// The reply of `getUsernamesGzip`, uncompressed: a JSON array.

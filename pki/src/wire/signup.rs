@@ -8,13 +8,16 @@ use champ::{
 
 use super::{
     Body, WireError,
+    body::decode_bounded,
     op_log::{MAX_OP_LOG_BYTES, OpLog},
     payment::PaymentProperties,
 };
-use crate::chain::{ClaimChain, ClaimLink};
+use crate::chain::{ClaimChain, ClaimLink, MAX_LINKS};
 
 /// Longest claim or chain item, in bytes.
 pub const MAX_LINKS_BYTES: usize = 4 << 20;
+/// Most CBOR values in a chain: per link a map with 3 keys, a claim of 4 elements and its providers.
+pub(super) const MAX_LINKS_VALUES: usize = 32 * MAX_LINKS;
 /// Longest proof of work item, in bytes.
 pub const MAX_PROOF_BYTES: usize = 100;
 /// Longest signed space request item, in bytes.
@@ -38,10 +41,11 @@ impl<L: Record> SentLinks<L> {
         Self { links, bytes }
     }
 
-    fn read(reader: &mut Reader<'_>, body: &Bytes) -> Result<Self, WireError> {
-        let bytes = body.slice_ref(reader.bytes(MAX_LINKS_BYTES)?);
-        // Shared decoding would pin the whole request for as long as the claim is kept.
-        let links = L::decode(&bytes)?;
+    fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        // A slice would pin the whole request, blocks and all, for as long as a claim is kept.
+        let bytes = Bytes::copy_from_slice(reader.bytes(MAX_LINKS_BYTES)?);
+        let value = decode_bounded(&bytes, MAX_LINKS_BYTES, MAX_LINKS_VALUES)?;
+        let links = L::from_value(value)?;
         Ok(Self { links, bytes })
     }
 
@@ -105,7 +109,7 @@ impl Body for SignupRequest {
         let mut reader = limited(body, Self::MAX_BYTES)?;
         Ok(Self {
             username: reader.string(MAX_STRING_BYTES)?.to_owned(),
-            link: SentLinks::read(&mut reader, body)?,
+            link: SentLinks::read(&mut reader)?,
             ops: OpLog::decode_item(&body.slice_ref(reader.bytes(MAX_OP_LOG_BYTES)?))?,
             proof: body.slice_ref(reader.bytes(MAX_PROOF_BYTES)?),
             token: reader.string(MAX_STRING_BYTES)?.to_owned(),
@@ -142,7 +146,7 @@ impl Body for UpdateChainRequest {
         let mut reader = limited(body, Self::MAX_BYTES)?;
         Ok(Self {
             username: reader.string(MAX_STRING_BYTES)?.to_owned(),
-            chain: SentLinks::read(&mut reader, body)?,
+            chain: SentLinks::read(&mut reader)?,
             proof: body.slice_ref(reader.bytes(MAX_PROOF_BYTES)?),
             token: reader.string(MAX_STRING_BYTES)?.to_owned(),
         })
@@ -175,7 +179,7 @@ impl Body for StartPaidSignup {
         let mut reader = limited(body, Self::MAX_BYTES)?;
         Ok(Self {
             username: reader.string(MAX_STRING_BYTES)?.to_owned(),
-            link: SentLinks::read(&mut reader, body)?,
+            link: SentLinks::read(&mut reader)?,
             proof: body.slice_ref(reader.bytes(MAX_PROOF_BYTES)?),
         })
     }
@@ -213,7 +217,7 @@ impl Body for CompletePaidSignup {
         let mut reader = limited(body, Self::MAX_BYTES)?;
         Ok(Self {
             username: reader.string(MAX_STRING_BYTES)?.to_owned(),
-            link: SentLinks::read(&mut reader, body)?,
+            link: SentLinks::read(&mut reader)?,
             ops: OpLog::decode_item(&body.slice_ref(reader.bytes(MAX_OP_LOG_BYTES)?))?,
             proof: body.slice_ref(reader.bytes(MAX_PROOF_BYTES)?),
             space_request: body.slice_ref(reader.bytes(MAX_SPACE_REQUEST_BYTES)?),
@@ -377,6 +381,15 @@ mod tests {
         }
         let longer = [&body[..], b"ignored"].concat();
         assert_eq!(read(longer), Ok(request()));
+    }
+
+    #[test]
+    fn chains_of_tiny_values_are_refused_before_they_are_built() {
+        let mut bomb = vec![0x9a, 0x00, 0x3f, 0xff, 0x00];
+        bomb.resize(MAX_LINKS_BYTES, 0x80);
+        let body = Writer::new().string("alice").bytes(&bomb).finish();
+        let error = UpdateChainRequest::from_body(&body.into()).unwrap_err();
+        assert!(matches!(error, WireError::TooManyValues { .. }));
     }
 
     #[test]
