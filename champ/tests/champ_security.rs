@@ -370,6 +370,18 @@ fn puts_and_removes_read_the_path_of_their_key_and_nothing_else() {
 }
 
 #[test]
+fn a_change_that_is_taken_back_writes_nothing() {
+    let mut stored = MemoryBlocks::new();
+    let root = chained(&mut stored);
+    let mut champ = Champ::at(root.clone());
+    let key = [vec![0xff; 2], vec![9; 30]].concat();
+    now(champ.put(key.clone(), None, link_of("v"), &stored)).unwrap();
+    assert_eq!(champ.root(), None);
+    now(champ.remove(&key, Some(&link_of("v")), &stored)).unwrap();
+    assert_eq!(champ.finish().unwrap(), (root, Vec::new()));
+}
+
+#[test]
 fn a_batch_reads_each_node_once_and_all_or_nothing_is_changed() {
     let mut stored = MemoryBlocks::new();
     let mut champ = Champ::empty();

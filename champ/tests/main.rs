@@ -24,3 +24,4 @@ mod cid_vectors;
 mod data_stream_vectors;
 mod encoding_security;
 mod error_texts;
+mod fuzz_bodies;
