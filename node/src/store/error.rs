@@ -115,3 +115,98 @@ impl std::fmt::Display for Pid {
         self.0.map_or(Ok(()), |pid| write!(f, " (process {pid})"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_reads_well() {
+        let cid = Cid::of_raw(b"x");
+        let path = PathBuf::from("/data");
+        let source = Arc::new(io::Error::other("broken"));
+        let cases = [
+            (
+                StoreError::NoSpace {
+                    free_bytes: 5,
+                    floor_bytes: 9,
+                },
+                "no space for blocks: 5 bytes free, 9 are kept free".to_owned(),
+            ),
+            (
+                StoreError::Damaged(cid.clone()),
+                format!("stored block {cid} is damaged"),
+            ),
+            (
+                StoreError::DamagedRow { row: "index" },
+                "stored index row is damaged".to_owned(),
+            ),
+            (
+                StoreError::Io {
+                    operation: "write",
+                    path: path.clone(),
+                    source: source.clone(),
+                },
+                "cannot write /data".to_owned(),
+            ),
+            (
+                StoreError::Database(source),
+                "the database failed".to_owned(),
+            ),
+            (
+                StoreError::Halted,
+                "writes are stopped since a flush of the database failed; restart the node"
+                    .to_owned(),
+            ),
+            (
+                StoreError::InUse {
+                    path: path.clone(),
+                    pid: Some(7),
+                },
+                "data folder /data is in use by another kastro (process 7)".to_owned(),
+            ),
+            (
+                StoreError::InUse {
+                    path: path.clone(),
+                    pid: None,
+                },
+                "data folder /data is in use by another kastro".to_owned(),
+            ),
+            (
+                StoreError::NewerFormat {
+                    found: 2,
+                    supported: 1,
+                },
+                "data folder has format 2, this program knows formats up to 1".to_owned(),
+            ),
+            (
+                StoreError::BadFolder { path, reason: "no" },
+                "/data is not a usable data folder: no".to_owned(),
+            ),
+            (
+                Misuse::KeyTooLong(3).into(),
+                "misuse of the store: metadata key of 3 bytes is too long".to_owned(),
+            ),
+            (
+                Misuse::ValueTooLong(3).into(),
+                "misuse of the store: metadata value of 3 bytes is too long".to_owned(),
+            ),
+            (
+                Misuse::TooManyRows(3).into(),
+                "misuse of the store: 3 rows are too many for one write".to_owned(),
+            ),
+            (
+                Misuse::IdentityBlock.into(),
+                "misuse of the store: a block that is its own CID cannot be stored".to_owned(),
+            ),
+            (
+                Misuse::EmptyBlock.into(),
+                "misuse of the store: an empty block cannot be stored".to_owned(),
+            ),
+            (StoreError::Closed, "the store is closed".to_owned()),
+        ];
+        for (error, text) in cases {
+            assert_eq!(error.to_string(), text);
+        }
+    }
+}

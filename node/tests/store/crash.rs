@@ -266,7 +266,76 @@ async fn a_stop_after_any_flush_loses_nothing_acknowledged() {
     assert!(stops > 30, "{stops} flushes are too few for this history");
 }
 
-/// The test above must be able to fail.
+/// Writers that share their flushes: each has its own rows, so that what it may find again is known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_among_concurrent_writers_loses_nothing_acknowledged() {
+    const WRITERS: u64 = 6;
+    const STEPS: u64 = 5;
+    let block =
+        |writer: u64, step: u64| raw(writer * 100 + step, 500 + 1_000 * (step as usize % 2));
+    for n in 1.. {
+        let disk = ModelDisk::default();
+        let store = Arc::new(open(&disk).unwrap());
+        disk.plan(Plan {
+            stop_after_flushes: Some(n),
+            ..Plan::default()
+        });
+        let mut tasks = tokio::task::JoinSet::new();
+        for writer in 0..WRITERS {
+            let store = store.clone();
+            tasks.spawn(async move {
+                let key = writer.to_be_bytes().to_vec();
+                for step in 1..=STEPS {
+                    let block = block(writer, step);
+                    let Ok(()) = store.put_blocks(&alice(), vec![block.clone()], None).await else {
+                        return step - 1;
+                    };
+                    let cid = block.cid().to_bytes();
+                    let batch = Batch::new().put(tables::POINTERS, key.clone(), cid);
+                    let Ok(outcome) = store.commit(batch).await else {
+                        return step - 1;
+                    };
+                    assert!(outcome.is_committed());
+                }
+                STEPS
+            });
+        }
+        let mut acknowledged = Vec::new();
+        while let Some(last) = tasks.join_next_with_id().await {
+            acknowledged.push(last.unwrap());
+        }
+        // Ids of tasks grow in the order of spawning.
+        acknowledged.sort_by_key(|(id, _)| id.to_string().parse::<u64>().unwrap());
+        let stopped = disk.has_stopped();
+        for seed in 0..4 {
+            let store = open(&disk.crash(seed)).unwrap();
+            look(&store).await.unwrap();
+            for (writer, (_, acknowledged)) in (0..).zip(&acknowledged) {
+                let found = store
+                    .get(tables::POINTERS, &u64::to_be_bytes(writer))
+                    .await
+                    .unwrap();
+                let is_at =
+                    |step: &u64| found.as_deref() == Some(&*block(writer, *step).cid().to_bytes());
+                let at = (1..=STEPS).find(is_at).unwrap_or(0);
+                assert!(
+                    at >= *acknowledged,
+                    "stop {n} seed {seed}: {at} after {acknowledged}"
+                );
+                for step in 1..=at {
+                    let cid = block(writer, step).cid().clone();
+                    assert!(store.block(&alice(), &cid).await.unwrap().is_some());
+                }
+            }
+        }
+        if !stopped {
+            assert!(n > 5);
+            return;
+        }
+    }
+}
+
+/// The tests above must be able to fail.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engine_that_does_not_flush_is_found_out() {
     let folders = Plan {

@@ -153,7 +153,7 @@ impl ModelDisk {
         Self(Arc::new(Mutex::new(after)))
     }
 
-    /// Changes the bytes of every file that `pick` picks.
+    /// Lists all files.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let state = self.0.lock();
         let files = state

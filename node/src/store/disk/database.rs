@@ -103,9 +103,7 @@ impl DatabaseCell {
         flush: Flush,
         work: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        if self.flush_failed.load(Ordering::Acquire) {
-            return Err(StoreError::Halted);
-        }
+        self.check_writable()?;
         self.with(|database| {
             let mut transaction = database.begin_write().map_err(database_fault)?;
             transaction.set_quick_repair(flush == Flush::Settle);
@@ -113,6 +111,14 @@ impl DatabaseCell {
             transaction.commit().map_err(database_fault)?;
             Ok(value)
         })
+    }
+
+    /// Refuses everything after a flush has failed.
+    pub(super) fn check_writable(&self) -> Result<(), StoreError> {
+        if self.flush_failed.load(Ordering::Acquire) {
+            return Err(StoreError::Halted);
+        }
+        Ok(())
     }
 
     fn with<T>(

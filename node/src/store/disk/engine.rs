@@ -135,8 +135,9 @@ impl Engine {
         .await
     }
 
-    /// Refuses blocks when the disk is too full.
-    pub(super) fn check_space(&self) -> Result<(), StoreError> {
+    /// Refuses blocks when the disk is too full, before their files are written.
+    pub(super) fn check_writable(&self) -> Result<(), StoreError> {
+        self.database.check_writable()?;
         let folder = &self.options.folder;
         let space = self.disk.space(folder);
         let space = space.map_err(|error| io_fault("measure", folder, error))?;

@@ -50,7 +50,8 @@ pub struct DiskOptions {
     /// Blocks below this size live in the database, others in files. Default 64 KiB. May change between
     /// starts.
     pub inline_below_bytes: usize,
-    /// Memory for pages of the database. Default 16 MiB.
+    /// Memory for pages of the database. Default 8 MiB: what falls out of it is mostly still in the
+    /// page cache of the system, which costs one copy.
     pub cache_bytes: usize,
     /// Space to keep free.
     pub free_floor: FreeFloor,
@@ -84,7 +85,7 @@ impl DiskOptions {
         Self {
             folder: folder.into(),
             inline_below_bytes: 64 << 10,
-            cache_bytes: 16 << 20,
+            cache_bytes: 8 << 20,
             free_floor: FreeFloor::Default,
             clock: Arc::new(SystemTime::now),
         }
@@ -208,7 +209,7 @@ impl BlockStore for DiskStore {
         if blocks.is_empty() {
             return Ok(());
         }
-        self.engine.check_space()?;
+        self.engine.check_writable()?;
         self.engine
             .put(partition.clone(), blocks, transaction.cloned())
             .await

@@ -184,6 +184,12 @@ impl Worker {
         if jobs.is_empty() {
             return;
         }
+        if let Err(error) = self.database.check_writable() {
+            for job in jobs {
+                job.finish(Err(Failure::Before(error.clone())));
+            }
+            return;
+        }
         match self.transact(&jobs, Flush::Once) {
             Ok(answers) => {
                 for (job, answer) in jobs.into_iter().zip(answers) {
