@@ -24,6 +24,7 @@ pub mod error;
 pub mod identity;
 pub mod random;
 pub mod store;
+pub mod webauthn;
 
 mod accounts;
 mod api;

@@ -11,3 +11,4 @@
 
 mod conformance;
 mod store;
+mod webauthn;
