@@ -7,7 +7,6 @@ use cryptree::{
     client::{Client, FactorCode, Session, SignIn},
 };
 
-use crate::pending::*;
 use crate::{
     args::Connection,
     environment::TokioEnvironment,
@@ -137,7 +136,7 @@ pub async fn connect(connection: &Connection, output: Output) -> Result<Connecte
         && let Some(kept) = kept
     {
         let reached = Reached::at(kept.place.clone(), Missing::Fail).await?;
-        let session = reached.client.restore(&kept.sealed, &kept.key.0).await?;
+        let session = reached.client.restore(&kept.sealed, &kept.key.0)?;
         return Ok(Connected {
             session,
             reached,

@@ -12,7 +12,6 @@ pub mod human;
 pub mod local;
 pub mod output;
 pub mod password;
-pub mod pending;
 pub mod progress;
 pub mod remote_path;
 pub mod session;

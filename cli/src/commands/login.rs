@@ -4,7 +4,6 @@ use cryptree::{Environment, client::Session};
 use rand_core::Rng;
 use zeroize::Zeroizing;
 
-use crate::pending::*;
 use crate::{
     args::{Connection, LoginArgs, LogoutArgs},
     connect::{Missing, PASSWORD, Reached, default_place, named_place, sign_in},
@@ -86,7 +85,7 @@ pub async fn keep(
         TokioEnvironment.random().fill_bytes(bytes.as_mut_slice());
         KeptKey(bytes)
     });
-    let sealed = session.save(&key.0).await?;
+    let sealed = session.save(&key.0);
     files.save(&Kept {
         place: place.clone(),
         user: session.username().to_owned(),

@@ -2,7 +2,6 @@
 
 use cryptree::{Environment, login::passphrase};
 
-use crate::pending::*;
 use crate::{
     args::PasswdArgs,
     commands::login::keep,

@@ -1,6 +1,5 @@
 //! `kastro space`: how much is used and how much there is.
 
-use crate::pending::*;
 use crate::{args::SpaceArgs, connect::connect, exit::Failure, human, output::Output};
 
 /// Runs the command.

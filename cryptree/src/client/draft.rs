@@ -43,6 +43,8 @@ const MAX_REQUEST_CBOR_BLOCKS: usize = 1000;
 const MAX_REQUEST_RAW_BLOCKS: usize = 50;
 /// Put requests of one commit in flight at once.
 const PUTS_IN_FLIGHT: usize = 4;
+/// Nodes of one commit kept in memory.
+const MAX_REMEMBERED_NODES: usize = 64;
 /// How often a commit is merged with somebody else's before the whole operation is run again.
 const MAX_MERGES: u32 = 5;
 /// Attempts at a whole operation (Spec: 21 §13.2).
@@ -58,7 +60,6 @@ pub(crate) struct Draft {
     /// Nodes whose value the change relies on without changing it.
     guarded: HashMap<MapKey, Option<Cid>>,
     staged: HashMap<MapKey, NewNode>,
-    staged_bytes: usize,
     extra: Vec<Block>,
     sent: HashSet<Cid>,
     transactions: Vec<TransactionId>,
@@ -87,7 +88,6 @@ impl Draft {
             base,
             guarded: HashMap::new(),
             staged: HashMap::new(),
-            staged_bytes: 0,
             extra: Vec::new(),
             sent: HashSet::new(),
             transactions: Vec::new(),
@@ -99,48 +99,9 @@ impl Draft {
         &self.base.writer
     }
 
-    /// Returns the state this started from.
-    pub(crate) const fn base(&self) -> &SpaceState {
-        &self.base
-    }
-
-    /// Returns the bytes waiting to be sent.
-    pub(crate) const fn staged_bytes(&self) -> usize {
-        self.staged_bytes
-    }
-
     /// Uses a transaction under which blocks were sent already, and closes it after the commit.
     pub(crate) fn adopt(&mut self, transaction: TransactionId) {
         self.transactions.push(transaction);
-    }
-
-    /// Returns the node at `key` as this draft sees it.
-    pub(crate) async fn node(
-        &self,
-        key: &MapKey,
-        bat: Option<&champ::access::Bat>,
-    ) -> Result<Option<Block>, ClientError> {
-        if let Some(staged) = self.staged.get(key) {
-            return Ok(Some(staged.block.clone()));
-        }
-        let Some(cid) = self.linked(key).await? else {
-            return Ok(None);
-        };
-        let token = bat.map(champ::access::Bat::with_calculated_id);
-        self.view
-            .blocks
-            .required(&cid, token.as_ref())
-            .await
-            .map(Some)
-    }
-
-    /// Returns a staged fragment.
-    pub(crate) fn staged_fragment(&self, cid: &Cid) -> Option<Block> {
-        self.staged
-            .values()
-            .flat_map(|staged| &staged.fragments)
-            .find(|block| block.cid() == cid)
-            .cloned()
     }
 
     async fn linked(&self, key: &MapKey) -> Result<Option<Cid>, ClientError> {
@@ -175,8 +136,6 @@ impl Draft {
                 &self.view.blocks,
             )
             .await?;
-        self.unstage(&key);
-        self.staged_bytes += node.bytes();
         self.staged.insert(key, node);
         Ok(())
     }
@@ -230,7 +189,7 @@ impl Draft {
         self.tree
             .remove(key.bytes(), Some(&current), &self.view.blocks)
             .await?;
-        self.unstage(key);
+        self.staged.remove(key);
         Ok(())
     }
 
@@ -249,12 +208,6 @@ impl Draft {
     pub(crate) fn change_root(&mut self, change: impl FnOnce(&mut WriterData), blocks: Vec<Block>) {
         change(&mut self.data);
         self.extra.extend(blocks);
-    }
-
-    fn unstage(&mut self, key: &MapKey) {
-        if let Some(old) = self.staged.remove(key) {
-            self.staged_bytes = self.staged_bytes.saturating_sub(old.bytes());
-        }
     }
 
     /// Sends everything and moves the pointer; the new state is durable when this returns.
@@ -287,9 +240,7 @@ impl Draft {
                 proposed.map_err(|_| ClientError::Internal("pointer sequence exhausted"))?;
             match self.move_pointer(&update).await? {
                 Outcome::Done(pointer) => {
-                    for block in trie_blocks.into_iter().chain([root.clone()]) {
-                        self.view.blocks.cache.insert(block);
-                    }
+                    self.remember(trie_blocks, &root);
                     self.close().await;
                     return Ok(SpaceState {
                         writer: self.base.writer,
@@ -302,6 +253,15 @@ impl Draft {
             }
         }
         Err(ClientError::Conflict)
+    }
+
+    /// Keeps what the next operation will read. The nodes of a bulk upload would push everything else out.
+    fn remember(&self, trie_blocks: Vec<Block>, root: &Block) {
+        let nodes = self.staged.values().map(|node| node.block.clone());
+        let nodes = nodes.take(MAX_REMEMBERED_NODES);
+        for block in nodes.chain(trie_blocks).chain([root.clone()]) {
+            self.view.blocks.cache.insert(block);
+        }
     }
 
     /// Puts our change of the tree on top of theirs (Spec: 04 §8.4).

@@ -19,8 +19,7 @@ use super::{
     space::SpaceState,
 };
 use crate::{
-    capability::AbsoluteCapability,
-    chunk_chain::{CHUNK_BYTES, ChunkPlace, chunk_count, chunk_index, chunk_length, fit_chunk},
+    chunk_chain::{CHUNK_BYTES, ChunkPlace, chunk_count, chunk_index, fit_chunk},
     error::ClientError,
     properties::FileProperties,
 };
@@ -272,16 +271,6 @@ impl RemoteFile {
 
     fn damaged(&self) -> ClientError {
         ClientError::cannot_read(self.path.clone())
-    }
-
-    /// Returns the capability under which the file was opened.
-    pub(crate) const fn capability(&self) -> &AbsoluteCapability {
-        &self.first.capability
-    }
-
-    /// Returns the length of a chunk.
-    pub(crate) const fn chunk_length(&self, index: u64) -> u64 {
-        chunk_length(self.size(), index)
     }
 }
 

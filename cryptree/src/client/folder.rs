@@ -1,6 +1,6 @@
 //! A folder loaded for changing: its pages, the names on them, and what is to be written (Spec: 20 §4, 21 §8).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use champ::Cid;
 use rand_core::CryptoRng;
@@ -11,7 +11,7 @@ use super::{
     snapshot::{Item, Page, Pages, Snapshot},
 };
 use crate::{
-    capability::{AbsoluteCapability, Child, ChildEntry, MapKey, RelativeCapability},
+    capability::{Child, ChildEntry, MapKey, RelativeCapability},
     directory::ChildList,
     error::ClientError,
     properties::FileName,
@@ -93,16 +93,17 @@ impl Folder {
         self.names.contains_key(name.as_str())
     }
 
+    /// Returns true when a page has to be written.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.pages.iter().any(|page| page.is_changed)
+    }
+
     /// Returns the first page.
     pub(crate) fn first(&self) -> Result<&Opened, ClientError> {
         self.pages
             .first()
             .and_then(|page| page.opened.as_ref())
             .ok_or(ClientError::Internal("a folder without pages"))
-    }
-
-    pub(crate) fn capability(&self) -> Result<&AbsoluteCapability, ClientError> {
-        Ok(&self.first()?.capability)
     }
 
     /// Adds an entry to the first page with room.
@@ -297,11 +298,5 @@ impl Folder {
             draft.put(node, expected.as_ref()).await?;
         }
         Ok(())
-    }
-
-    /// Returns the tree keys of all pages.
-    pub(crate) fn keys(&self) -> HashSet<MapKey> {
-        let opened = self.pages.iter().filter_map(|page| page.opened.as_ref());
-        opened.map(|page| page.capability.map_key).collect()
     }
 }

@@ -6,7 +6,7 @@
 //! dropped future leaves the old or the new state, never a mixture.
 
 mod blocks;
-//mod bulk;
+mod bulk;
 mod cache;
 mod draft;
 mod edit;
@@ -14,11 +14,11 @@ mod file;
 mod folder;
 mod list;
 mod nodes;
-//mod password;
+mod password;
 mod path;
 mod record;
 mod remove;
-//mod saved;
+mod saved;
 mod session;
 mod sign_in;
 mod sign_up;
@@ -27,12 +27,12 @@ mod space;
 mod transfer;
 mod upload;
 
-//pub use bulk::{BulkUpload, Existing};
+pub use bulk::BulkUpload;
 pub use file::{ChunkReader, RemoteFile};
 pub use list::{DamagedEntry, Detail, Entry, FolderReader, Listing};
 pub use path::RemotePath;
 pub use record::UnfinishedUpload;
-pub use session::Session;
+pub use session::{Session, Space};
 pub use sign_in::{FactorCode, PendingSignIn, SignIn};
 pub use upload::{IfExists, Progress, UploadOptions};
 

@@ -120,11 +120,6 @@ impl Opened {
             .is_ok_and(|base| base.signer.is_some())
     }
 
-    /// Returns the second key: parent key of a directory, data key of a file.
-    pub(crate) fn second_key(&self) -> Result<&SymmetricKey, ClientError> {
-        Ok(&self.open.base_part()?.second_key)
-    }
-
     pub(crate) fn children(&self, fragments: &[Block]) -> Result<ChildList, ClientError> {
         Ok(self.open.children(fragments)?)
     }

@@ -9,7 +9,8 @@ use std::{
 use champ::access::{BatId, BatWithId};
 use futures_util::lock::Mutex as AsyncMutex;
 use pki::{
-    keys::{Owner, SecretKeyWithHash, Writer},
+    keys::{Owner, PublicSigningKey, SecretKeyWithHash, Writer},
+    signed::SignedTime,
     username::Username,
 };
 use rand_core::CryptoRng;
@@ -42,6 +43,8 @@ pub struct Session {
 pub(crate) struct Account {
     pub(crate) name: Username,
     pub(crate) identity: SecretKeyWithHash,
+    /// The login key that the password gives: tells whether a password is the current one.
+    pub(crate) reader: PublicSigningKey,
     pub(crate) home: AbsoluteCapability,
     /// What the login data hold: kept to be saved and to be sealed again under a new password.
     pub(crate) entry_points: EntryPoints,
@@ -119,6 +122,31 @@ impl Session {
     /// Returns what the session has cost so far.
     pub fn usage(&self) -> Usage {
         self.account.api().counters().usage()
+    }
+}
+
+/// Space of an account on its home server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes used.
+    pub used_bytes: u64,
+    /// Bytes allowed.
+    pub quota_bytes: u64,
+}
+
+impl Session {
+    /// Asks for the space used and allowed.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] and [`ClientError::Network`].
+    pub async fn space(&self) -> Result<Space, ClientError> {
+        let account = &self.account;
+        let now = account.environment().now();
+        let auth = SignedTime::at(now).sign(account.identity.secret());
+        Ok(Space {
+            used_bytes: account.api().usage(account.owner(), &auth).await?,
+            quota_bytes: account.api().quota(account.owner(), &auth).await?,
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use champ::access::BatWithId;
 use pki::{
-    algorithm::{LoginAlgorithm, Scrypt},
+    algorithm::LoginAlgorithm,
     keys::{Owner, SecretKeyWithHash},
     pointer::PointerMemory,
     signed::{SignedRequest, SignedTime},
@@ -106,10 +106,7 @@ impl Client {
         };
         let writer = view.owner().as_writer();
         let identity_space = view.space(&writer).await?.ok_or_else(deleted)?;
-        let algorithm = identity_space.data.algorithm.clone();
-        let algorithm = acceptable(algorithm.ok_or(ClientError::UnacceptableDerivation {
-            reason: "there is none",
-        })?)?;
+        let algorithm = acceptable(identity_space.data.algorithm.clone())?;
         let keys = self.derive(&name, password, algorithm).await?;
         let attempt = Attempt {
             name,
@@ -216,6 +213,7 @@ impl Client {
         let account = Account {
             name,
             identity,
+            reader: keys.signing.public(),
             home,
             entry_points,
             mirror_bats,
@@ -304,12 +302,11 @@ impl PendingSignIn {
 }
 
 /// Refuses a key derivation that is weaker or dearer than any client makes, before anything is derived.
-fn acceptable(algorithm: LoginAlgorithm) -> Result<LoginAlgorithm, ClientError> {
+pub(super) fn acceptable(algorithm: Option<LoginAlgorithm>) -> Result<LoginAlgorithm, ClientError> {
     let refuse = |reason| Err(ClientError::UnacceptableDerivation { reason });
-    let LoginAlgorithm::Scrypt(scrypt) = &algorithm else {
+    let Some(LoginAlgorithm::Scrypt(scrypt)) = &algorithm else {
         return refuse("it is not derived from a password");
     };
-    let scrypt: &Scrypt = scrypt;
     if !MEMORY_COST.contains(&scrypt.memory_cost()) {
         return refuse("its memory cost is out of bounds");
     }
@@ -322,5 +319,5 @@ fn acceptable(algorithm: LoginAlgorithm) -> Result<LoginAlgorithm, ClientError> 
     if scrypt.extra_salt().chars().count() > MAX_SALT_CHARS {
         return refuse("its salt is too long");
     }
-    Ok(algorithm)
+    Ok(LoginAlgorithm::Scrypt(scrypt.clone()))
 }
