@@ -65,9 +65,12 @@ impl Record for LoginRow {
     }
 }
 
+/// A challenge and when it was made, in milliseconds since 1970 UTC.
+type Challenge = ([u8; 32], i64);
+
 /// Open challenges by user.
 #[derive(Debug, Default)]
-pub(crate) struct Challenges(Mutex<HashMap<Username, Vec<([u8; 32], i64)>>>);
+pub(crate) struct Challenges(Mutex<HashMap<Username, Vec<Challenge>>>);
 
 impl Challenges {
     /// Opens a challenge; the oldest one of the user goes when there are too many.

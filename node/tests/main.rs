@@ -6,6 +6,7 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
     reason = "a test that trips over one of these has failed"
 )]
 

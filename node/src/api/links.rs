@@ -46,12 +46,9 @@ pub(super) async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
     if state.guards.link_misses.is_exhausted(&source, now) {
         return Err(Refusal::RateLimit("Too many wrong links"));
     }
-    let target = match find(state, &user, label).await? {
-        Some(target) => target,
-        None => {
-            state.guards.link_misses.record(&source, now);
-            return Err(Refusal::rule("No secret link present!"));
-        }
+    let Some(target) = find(state, &user, label).await? else {
+        state.guards.link_misses.record(&source, now);
+        return Err(Refusal::rule("No secret link present!"));
     };
     // Expiry is written in UTC whatever the time zone of anybody.
     if target

@@ -52,11 +52,13 @@ impl RequestBody {
         }
     }
 
-    /// Returns true when there is nothing more to read.
+    /// Returns true when there is nothing more to read, or too much of it to be worth it.
     pub(crate) fn is_done(&self) -> bool {
         match self {
             Self::Ready(_) => true,
-            Self::Arriving(body) => body.is_end_stream(),
+            Self::Arriving(body) => {
+                body.is_end_stream() || body.size_hint().lower() > MAX_DISCARD_BYTES
+            }
         }
     }
 }

@@ -89,6 +89,7 @@ pub(crate) async fn answer(
         Ok(Err(refusal)) => refusal.into_response(),
         Err(_) => Refusal::internal("a handler panicked").into_response(),
     };
+    let is_refused = !response.status().is_success();
     let headers = response.headers_mut();
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
@@ -97,7 +98,9 @@ pub(crate) async fn answer(
     if !headers.contains_key(header::CACHE_CONTROL) && !headers.contains_key(header::ETAG) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
-    if !body.is_done() {
+    // Who waits for permission to send has sent nothing yet, and reading would grant it.
+    let waits = is_refused && parts.headers.contains_key(header::EXPECT);
+    if !body.is_done() && !waits {
         body.discard().await;
     }
     // The path only: parameters hold tokens and signatures.

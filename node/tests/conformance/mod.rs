@@ -1,4 +1,11 @@
 //! The HTTP API against the spec and the recorded exchanges: over sockets and in process.
 
+mod account;
+mod accounts;
 mod harness;
+mod http;
+mod pointers;
+mod signup;
+mod space;
+mod storage;
 mod traces;
