@@ -3,8 +3,7 @@
 
 use std::{fmt, str::FromStr};
 
-use champ::cbor::{Fields, Map, Record, RecordError, Value};
-use pki::{algorithm::LoginAlgorithm, keys::Owner};
+use pki::{algorithm::LoginAlgorithm, keys::Owner, wire::link::EncryptedCapability};
 use rand_core::CryptoRng;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
@@ -14,16 +13,13 @@ use crate::{
     crypto::{PasswordError, SymmetricKey, hash_password},
 };
 
-/// Label of a new link: 4 random bytes, never zero. Readers accept up to 2^63 - 1.
-pub type LinkLabel = u64;
-
 /// The text of a link: whose, which, and its password. Its debug output hides the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretLink {
     /// Identity of the owner.
     pub owner: Owner,
-    /// Label, 1 to 2^63 - 1.
-    pub label: LinkLabel,
+    /// Label, 1 to 2^63 - 1; new ones fit 32 bits.
+    pub label: u64,
     /// Link password.
     pub password: LinkPassword,
 }
@@ -118,8 +114,8 @@ impl SecretLink {
         rng: &mut dyn CryptoRng,
     ) -> Result<EncryptedCapability, PasswordError> {
         Ok(EncryptedCapability {
-            cipher_text: CipherText::seal(&self.key(user_password)?, capability, rng),
-            needs_user_password: !user_password.is_empty(),
+            cipher_text: CipherText::seal(&self.key(user_password)?, capability, rng).into(),
+            needs_password: !user_password.is_empty(),
         })
     }
 
@@ -133,7 +129,8 @@ impl SecretLink {
         user_password: &str,
     ) -> Result<AbsoluteCapability, LinkError> {
         let key = self.key(user_password)?;
-        let capability: AbsoluteCapability = sealed.cipher_text.open(&key)?;
+        let cipher_text = CipherText::from(sealed.cipher_text.clone());
+        let capability: AbsoluteCapability = cipher_text.open(&key)?;
         if capability.owner != self.owner {
             return Err(LinkError::ForeignOwner);
         }
@@ -183,30 +180,6 @@ impl fmt::Debug for SecretLink {
 impl fmt::Debug for LinkPassword {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LinkPassword(..)")
-    }
-}
-
-/// What a server keeps for a link: `{"c": cipher text, "p": true if a user password is needed}`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EncryptedCapability {
-    cipher_text: CipherText,
-    /// Whether to ask for a user password before opening.
-    pub needs_user_password: bool,
-}
-
-impl Record for EncryptedCapability {
-    fn to_value(&self) -> Value {
-        let mut map = Map::from_iter([("c", self.cipher_text.to_value())]);
-        map.insert_some("p", self.needs_user_password.then_some(true));
-        Value::Map(map)
-    }
-
-    fn from_value(value: Value) -> Result<Self, RecordError> {
-        let mut fields = Fields::of(value, "encrypted capability")?;
-        Ok(Self {
-            cipher_text: CipherText::from_value(fields.required("c")?)?,
-            needs_user_password: fields.flag("p")?,
-        })
     }
 }
 

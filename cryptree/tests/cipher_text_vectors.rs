@@ -45,7 +45,9 @@ fn secret(case: &Case, field: &str) -> Any {
 }
 
 fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|i| ((7 * i + 3) % 251) as u8).collect()
+    (0..length)
+        .map(|i| u8::try_from((7 * i + 3) % 251).unwrap())
+        .collect()
 }
 
 #[test]

@@ -5,11 +5,12 @@ use cryptree::{
     capability::AbsoluteCapability,
     crypto::{BoxingKeyPair, CurveSecretKey, SecretBoxingKey, SymmetricKey, derive_key},
     login::LoginKeys,
-    secret_link::{EncryptedCapability, LinkError, SecretLink},
+    secret_link::{LinkError, SecretLink},
 };
 use pki::{
     algorithm::LoginAlgorithm,
     keys::{Owner, PublicKeyHash},
+    wire::link::EncryptedCapability,
 };
 
 use crate::{
@@ -156,7 +157,7 @@ fn secret_link(case: &Case) {
 
     let sealed = EncryptedCapability::decode(&case.hex("encrypted_cap_cbor")).unwrap();
     assert_eq!(sealed.encode(), case.hex("encrypted_cap_cbor"));
-    assert_eq!(sealed.needs_user_password, !user_password.is_empty());
+    assert_eq!(sealed.needs_password, !user_password.is_empty());
     let capability = link.open(&sealed, user_password).unwrap();
     assert_eq!(capability.encode(), case.hex("cap_cbor"));
     let parts = case.part("cap");

@@ -22,3 +22,4 @@ mod key_vectors;
 mod node_vectors;
 mod properties_vectors;
 mod record_vectors;
+mod security;

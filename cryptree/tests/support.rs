@@ -19,7 +19,8 @@ pub(crate) fn for_each_case(file: &str, mut each: impl FnMut(&Case)) {
     for (i, case) in cases.iter().enumerate() {
         let case = Case(case.clone());
         let name = case.0["name"].as_str().or(case.0["kind"].as_str());
-        println!("{file} {i} {}", name.unwrap_or_default());
+        // Shown when the case fails.
+        eprintln!("{file} {i} {}", name.unwrap_or_default());
         each(&case);
     }
 }
@@ -98,7 +99,7 @@ impl Case {
 /// The content of the synthetic files: `file_pattern(n)[i]` depends on the offset in the whole file.
 pub(crate) fn file_pattern(start: usize, length: usize) -> Vec<u8> {
     (start..start + length)
-        .map(|i| ((7 * i + 13 * (i >> 8) + 3) % 251) as u8)
+        .map(|i| u8::try_from((7 * i + 13 * (i >> 8) + 3) % 251).unwrap())
         .collect()
 }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use champ::cbor::{Record, RecordError, Value};
+use pki::wire::login_data::OpaqueCipherText;
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
@@ -68,6 +69,22 @@ impl Record for CipherText {
             nonce: Nonce::received(next()?.into_array("nonce")?),
             cipher: next()?.into_bytes("cipher text")?,
         })
+    }
+}
+
+/// What a server hands out without looking into it.
+impl From<OpaqueCipherText> for CipherText {
+    fn from(opaque: OpaqueCipherText) -> Self {
+        Self::from_parts(Nonce::received(opaque.nonce), opaque.cipher)
+    }
+}
+
+impl From<CipherText> for OpaqueCipherText {
+    fn from(cipher_text: CipherText) -> Self {
+        Self {
+            nonce: *cipher_text.nonce.bytes(),
+            cipher: cipher_text.cipher,
+        }
     }
 }
 
