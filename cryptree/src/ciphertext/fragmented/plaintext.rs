@@ -1,5 +1,6 @@
 //! The padded plaintext, never held in one piece.
 
+use bytes::BytesMut;
 use champ::cbor::{self, Malformed, RecordError};
 
 use super::{DATA_PADDING_BYTES, HEAD_SLACK_BYTES, MAX_SECRET_BYTES, STEP_BYTES, SealError};
@@ -36,9 +37,9 @@ impl<'a> Plaintext<'a> {
     }
 
     /// Appends the next `length` bytes, sealed, to `out`, which has room for them.
-    pub(super) fn seal_into(&mut self, mut length: usize, sealer: &mut Sealer, out: &mut Vec<u8>) {
+    pub(super) fn seal_into(&mut self, mut length: usize, sealer: &mut Sealer, out: &mut BytesMut) {
         while length > 0 {
-            let step = length.min(STEP_BYTES);
+            let step = sealer.step(length.min(STEP_BYTES));
             let start = out.len();
             self.take_into(step, out);
             sealer.apply(out.split_at_mut(start).1);
@@ -46,7 +47,7 @@ impl<'a> Plaintext<'a> {
         }
     }
 
-    fn take_into(&mut self, mut length: usize, out: &mut Vec<u8>) {
+    fn take_into(&mut self, mut length: usize, out: &mut BytesMut) {
         for part in &mut self.parts {
             let (taken, rest) = part.split_at(length.min(part.len()));
             out.extend_from_slice(taken);

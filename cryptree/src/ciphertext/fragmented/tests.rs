@@ -52,7 +52,8 @@ fn vectors_with_small_fragments() {
             continue;
         }
         let length = case["pattern_bytes"].as_u64().unwrap();
-        let content: Vec<u8> = (0..length).map(|i| ((7 * i + 3) % 251) as u8).collect();
+        let pattern = |i| u8::try_from((7 * i + 3) % 251).unwrap();
+        let content: Vec<u8> = (0..length).map(pattern).collect();
         let fragments = case["fragments"].as_array().unwrap();
         let mut draws = vec![hex(&case["nonce"])];
         draws.extend(fragments.iter().map(|fragment| hex(&fragment["bat"])));

@@ -80,6 +80,11 @@ impl Sealer {
         self.0.apply(piece);
     }
 
+    /// Returns the length of a piece, at most `longest`, after which the cipher goes on at full speed.
+    pub fn step(&self, longest: usize) -> usize {
+        self.0.step(longest)
+    }
+
     /// Returns the tag of everything that was encrypted.
     pub fn finish(self) -> Tag {
         self.0.finish()
@@ -99,9 +104,6 @@ pub fn open_pieces(
     backend::open_pieces(key.bytes(), nonce.bytes(), tag, pieces)
 }
 
-/// Step in which cipher text is copied and decrypted, small enough to stay in the cache.
-const STEP_BYTES: usize = 32 * 1024;
-
 #[cfg(test)]
 mod tests {
     use dryoc::classic::crypto_secretbox::crypto_secretbox_easy;
@@ -110,7 +112,7 @@ mod tests {
     use super::*;
 
     fn pattern(length: usize) -> Vec<u8> {
-        (0..length).map(|i| ((7 * i + 3) % 251) as u8).collect()
+        (0..=250).cycle().take(length).collect()
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! libsodium: long reviewed, and three times as fast as the portable crates.
 
-use super::{CannotOpen, STEP_BYTES, Tag};
+use super::{CannotOpen, Tag};
 
 pub(super) use sodium::{StreamSealer as Sealer, seal_detached as seal};
 
@@ -30,3 +30,6 @@ pub(super) fn open_pieces(
     }
     Ok(message)
 }
+
+/// Step in which cipher text is copied and decrypted, small enough to stay in the cache.
+const STEP_BYTES: usize = 32 * 1024;

@@ -88,6 +88,15 @@ impl Sealer {
         blocks.for_each(|block| self.tag.update(&[*Block::from_slice(block)]));
     }
 
+    /// Every position is as good as another.
+    #[cfg_attr(
+        not(target_arch = "wasm32"),
+        expect(dead_code, reason = "compiled for comparison")
+    )]
+    pub(super) const fn step(&self, longest: usize) -> usize {
+        longest
+    }
+
     pub(super) fn finish(self) -> Tag {
         self.tag.compute_unpadded(&self.pending).into()
     }
