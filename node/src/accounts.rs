@@ -1,13 +1,12 @@
 //! Login data: storing it, changing the password, handing it out (Spec: 08 §2, §3).
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use champ::{
     MemoryBlocks,
     cbor::{Record, RecordError, Value},
 };
-use parking_lot::Mutex;
 use pki::{
     keys::PublicSigningKey,
     username::Username,
@@ -27,19 +26,13 @@ use crate::{
     error::Refusal,
     http::Origin,
     pointers::{self, WithNew},
-    random::{random, uuid},
+    random::uuid,
     second_factors,
     state::State,
     store::{Batch, TransactionId, tables},
     usage::stored_quota,
+    webauthn::RelyingParty,
 };
-
-/// Challenges of one user that may be open at once.
-const MAX_CHALLENGES: usize = 5;
-/// Users whose challenges are kept.
-const MAX_CHALLENGED: usize = 20_000;
-/// How long a challenge is good for.
-const CHALLENGE_MILLIS: i64 = 600_000;
 
 /// What is stored of a user's login data.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,35 +55,6 @@ impl Record for LoginRow {
             record: OpaqueCipherText::from_value(next()?)?,
             reader: PublicSigningKey::from_value(next()?)?,
         })
-    }
-}
-
-/// A challenge and when it was made, in milliseconds since 1970 UTC.
-type Challenge = ([u8; 32], i64);
-
-/// Open challenges by user.
-#[derive(Debug, Default)]
-pub(crate) struct Challenges(Mutex<HashMap<Username, Vec<Challenge>>>);
-
-impl Challenges {
-    /// Opens a challenge; the oldest one of the user goes when there are too many.
-    pub(crate) fn open(&self, name: &Username, now_millis: i64) -> [u8; 32] {
-        let challenge = random();
-        let mut users = self.0.lock();
-        let is_fresh = |made: i64| now_millis.saturating_sub(made) < CHALLENGE_MILLIS;
-        if users.len() >= MAX_CHALLENGED && !users.contains_key(name) {
-            users.retain(|_, open| open.iter().any(|(_, made)| is_fresh(*made)));
-            if users.len() >= MAX_CHALLENGED {
-                users.clear();
-            }
-        }
-        let open = users.entry(name.clone()).or_default();
-        open.retain(|(_, made)| is_fresh(*made));
-        if open.len() >= MAX_CHALLENGES {
-            open.remove(0);
-        }
-        open.push((challenge, now_millis));
-        challenge
     }
 }
 
@@ -243,6 +207,7 @@ pub(crate) struct LoginAttempt<'a> {
     pub(crate) answer: Option<MultiFactorResponse>,
     pub(crate) is_proxied: bool,
     pub(crate) origin: Origin,
+    pub(crate) relying_party: &'a RelyingParty,
 }
 
 /// Hands out login data (Spec: 08 §3.1): key and time come before anything about second factors.
@@ -329,7 +294,7 @@ async fn pass_second_factor(
         return Ok(None);
     }
     if let Some(answer) = &attempt.answer {
-        second_factors::check_answer(state, &user.name, answer).await?;
+        second_factors::check_answer(state, &user.name, answer, attempt.relying_party).await?;
         return Ok(None);
     }
     let offered = methods
@@ -337,7 +302,10 @@ async fn pass_second_factor(
         .filter(|method| method.kind != MethodKind::Mount && attempt.kinds.contains(&method.kind))
         .collect();
     Ok(Some(LoginResponse::SecondFactor(MultiFactorRequest {
-        challenge: state.challenges.open(&user.name, state.clock.now_millis()),
+        challenge: state
+            .challenges
+            .open(&user.name, state.clock.now_millis())
+            .0,
         methods: MultiFactorMethods(offered),
     })))
 }

@@ -31,6 +31,7 @@ mod api;
 mod auth;
 mod bats;
 mod blocks;
+mod challenges;
 mod directory;
 mod follow_requests;
 mod guard;

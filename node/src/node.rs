@@ -13,7 +13,7 @@ use pki::{
 use tokio::net::TcpListener;
 
 use crate::{
-    accounts::Challenges,
+    challenges::Challenges,
     config::Config,
     directory::Directory,
     error::Refusal,
@@ -27,6 +27,7 @@ use crate::{
     state::{State, StoreHandle},
     store::{Batch, DiskOptions, DiskStore, MemoryStore, Store, StoreError, tables},
     usage::{self, Usage},
+    webauthn::InvalidHost,
     writers::Writers,
 };
 
@@ -59,6 +60,9 @@ pub enum OpenError {
     /// The folder of the web application cannot be read.
     #[error("cannot use web folder")]
     Web(#[source] io::Error),
+    /// The public host is not one.
+    #[error(transparent)]
+    PublicHost(#[from] InvalidHost),
     /// A key file cannot be used.
     #[error(transparent)]
     Key(#[from] KeyFileError),
@@ -101,7 +105,7 @@ impl Node {
             SecretKeyWithHash::new(key(folder, TABLE_WRITER_KEY)?),
             policy,
         );
-        let hosts = Hosts::new(config.listen, config.public_host.as_deref(), identity.all());
+        let hosts = Hosts::new(config.listen, config.public_host.as_deref(), identity.all())?;
         let state = Arc::new(State {
             pages: Pages::new(config.web.as_deref()).map_err(OpenError::Web)?,
             clock: Arc::clone(&config.clock),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use pki::keys::{PublicSigningKey, Writer};
 
 use crate::{
-    accounts::Challenges,
     blocks::StoredBlocks,
+    challenges::Challenges,
     clock::Clock,
     config::Config,
     directory::{Directory, User},

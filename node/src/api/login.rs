@@ -58,6 +58,7 @@ async fn get_login(call: &Call<'_>) -> Result<Reply, Refusal> {
         answer,
         is_proxied: call.query.flag("proxy"),
         origin: call.origin,
+        relying_party: call.relying_party,
     };
     let response = accounts::login(call.state, attempt).await?;
     Ok(Reply::record(&response))

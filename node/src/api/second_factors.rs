@@ -3,11 +3,9 @@
 use std::sync::Arc;
 
 use champ::cbor::Value;
-use pki::wire::second_factor::{
-    FactorName, MAX_REGISTRATION_BYTES, MethodKind, MultiFactorResponse,
-};
+use pki::wire::second_factor::{FactorName, MethodKind, MultiFactorResponse};
 
-use super::{read, read_bytes};
+use super::read;
 use crate::{
     auth::{Window, signed_request},
     directory::User,
@@ -46,13 +44,17 @@ pub(super) async fn answer(
         }
         "registerWebauthnStart" => {
             let user = authorised(call, Window::CHANGE).await?;
-            second_factors::check_room(state, &user.name).await?;
-            let challenge = state.challenges.open(&user.name, state.clock.now_millis());
-            Reply::bytes(challenge.to_vec())
+            let challenge = second_factors::start_webauthn(state, &user.name).await?;
+            Reply::bytes(challenge.0.to_vec())
         }
         "registerWebauthnComplete" => {
-            authorised(call, Window::CHANGE).await?;
-            register_webauthn(call, body).await?
+            let user = authorised(call, Window::CHANGE).await?;
+            let name = FactorName::parse(call.query.required("keyname")?)
+                .map_err(|_| Refusal::rule("Max second factor name length is 32 characters"))?;
+            let answer = read::<MultiFactorResponse>(body).await?;
+            let rp = call.relying_party;
+            second_factors::complete_webauthn(state, &user.name, name, &answer, rp).await?;
+            done()
         }
         "deleteMfa" => {
             let user = authorised(call, Window::CHANGE).await?;
@@ -87,17 +89,6 @@ async fn enable(call: &Call<'_>, kind: MethodKind) -> Result<Reply, Refusal> {
     let code = call.query.required("code")?;
     second_factors::enable(call.state, &user.name, &id, code, kind).await?;
     Ok(done())
-}
-
-/// Security keys are checked for form and then refused in words a person can read.
-async fn register_webauthn(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
-    FactorName::parse(call.query.required("keyname")?)
-        .map_err(|_| Refusal::rule("Max second factor name length is 32 characters"))?;
-    let bytes = read_bytes(body, MAX_REGISTRATION_BYTES).await?;
-    let _: MultiFactorResponse = read(&mut RequestBody::Ready(bytes)).await?;
-    Err(Refusal::Unimplemented(
-        "This server does not support security keys yet",
-    ))
 }
 
 fn done() -> Reply {

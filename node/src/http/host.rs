@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use champ::Cid;
 
+use crate::webauthn::{InvalidHost, RelyingParty};
+
 /// Which requests a listener answers at all.
 #[derive(Debug, Clone)]
 pub(crate) struct Hosts {
@@ -14,6 +16,7 @@ pub(crate) struct Hosts {
     port: u16,
     any_ipv4: bool,
     any_ipv6: bool,
+    relying_party: RelyingParty,
 }
 
 /// What a `Host` header reaches.
@@ -29,7 +32,14 @@ pub(crate) enum Reach {
 
 impl Hosts {
     /// Derives the accepted hosts of a listener.
-    pub(crate) fn new(listen: SocketAddr, public_host: Option<&str>, peer_ids: &[Cid]) -> Self {
+    ///
+    /// # Errors
+    /// [`InvalidHost`] for a public host that is not a name or address with an optional port.
+    pub(crate) fn new(
+        listen: SocketAddr,
+        public_host: Option<&str>,
+        peer_ids: &[Cid],
+    ) -> Result<Self, InvalidHost> {
         let port = listen.port();
         let site = public_host.map_or_else(
             || {
@@ -49,13 +59,19 @@ impl Hosts {
             names.push(id.bare_multihash_text());
             names.push(champ::text::to_base58(&id.to_bytes()));
         }
-        Self {
+        Ok(Self {
             site,
             names,
             port,
             any_ipv4: listen.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             any_ipv6: listen.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        }
+            relying_party: RelyingParty::new(public_host, port)?,
+        })
+    }
+
+    /// Returns what this node is to security keys.
+    pub(crate) const fn relying_party(&self) -> &RelyingParty {
+        &self.relying_party
     }
 
     /// Returns the host name and port that links of this node carry.
@@ -108,7 +124,7 @@ mod tests {
     use super::*;
 
     fn local() -> Hosts {
-        Hosts::new("127.0.0.1:9700".parse().unwrap(), None, &[])
+        Hosts::new("127.0.0.1:9700".parse().unwrap(), None, &[]).unwrap()
     }
 
     #[test]
@@ -136,7 +152,8 @@ mod tests {
 
     #[test]
     fn web_2_a_public_host_needs_a_dot_boundary() {
-        let hosts = Hosts::new("127.0.0.1:8000".parse().unwrap(), Some("example.org"), &[]);
+        let hosts =
+            Hosts::new("127.0.0.1:8000".parse().unwrap(), Some("example.org"), &[]).unwrap();
         assert_eq!(hosts.reach("example.org"), Reach::Main);
         for bad in [
             "evilexample.org",
@@ -150,7 +167,7 @@ mod tests {
 
     #[test]
     fn wildcard_listeners_accept_addresses_with_the_right_port() {
-        let hosts = Hosts::new("0.0.0.0:8000".parse().unwrap(), None, &[]);
+        let hosts = Hosts::new("0.0.0.0:8000".parse().unwrap(), None, &[]).unwrap();
         assert_eq!(hosts.reach("192.168.1.2:8000"), Reach::Main);
         assert_eq!(hosts.reach("192.168.1.2:8001"), Reach::Nothing);
         assert_eq!(hosts.reach("[::1]:8000"), Reach::Main);
@@ -164,7 +181,8 @@ mod tests {
             "127.0.0.1:9701".parse().unwrap(),
             None,
             std::slice::from_ref(&id),
-        );
+        )
+        .unwrap();
         let bare = "12D3KooWEnCzE4uSeniFaCGXQuV1UnYkvqvbQJnYC363S2abgknr";
         assert_eq!(hosts.reach(bare), Reach::Main);
         assert_eq!(hosts.reach(&id.to_string()[1..]), Reach::Main);

@@ -31,6 +31,7 @@ use crate::{
     api::{self, Family},
     error::Refusal,
     state::State,
+    webauthn::RelyingParty,
 };
 
 /// Longest path that is looked at.
@@ -72,6 +73,8 @@ pub(crate) struct Call<'a> {
     pub(crate) origin: Origin,
     /// Host name and port that links of this node carry.
     pub(crate) site: &'a str,
+    /// What this node is to security keys.
+    pub(crate) relying_party: &'a RelyingParty,
 }
 
 /// Answers one request.
@@ -144,6 +147,7 @@ async fn route(
         headers: &parts.headers,
         origin,
         site: hosts.site(),
+        relying_party: hosts.relying_party(),
     };
     Ok(api::answer(family, &call, body).await?.into_response())
 }

@@ -62,18 +62,16 @@ impl Drop for Entered {
 /// Serves connections until `shutdown` resolves, then finishes the requests in flight.
 ///
 /// # Errors
-/// When the listener has no address.
+/// When the listener has no address, or the public host is none.
 pub(crate) async fn serve(
     state: Arc<State>,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
-    let hosts = Arc::new(Hosts::new(
-        address,
-        state.config.public_host.as_deref(),
-        state.identity.all(),
-    ));
+    let public_host = state.config.public_host.as_deref();
+    let hosts = Hosts::new(address, public_host, state.identity.all()).map_err(io::Error::other)?;
+    let hosts = Arc::new(hosts);
     let limits = state.config.limits;
     let slots = Arc::new(Semaphore::new(limits.connections));
     let addresses = Arc::new(Addresses::default());

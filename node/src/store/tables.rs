@@ -14,6 +14,8 @@ pub const KEYS: Table = Table::new("keys");
 pub const LOGINS: Table = Table::new("logins");
 /// Second factors by user name.
 pub const SECOND_FACTORS: Table = Table::new("second_factors");
+/// Users by the digest of a credential id that one of their security keys has.
+pub const SECURITY_KEYS: Table = Table::new("security_keys");
 /// Mirror access tokens by user.
 pub const BATS: Table = Table::new("bats");
 /// Quotas by user; having one makes a user local.

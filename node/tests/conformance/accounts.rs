@@ -232,7 +232,7 @@ async fn log_7_a_password_change_is_whole_or_not_at_all() {
     );
 }
 
-fn code(key: &TotpKey, millis: i64) -> String {
+pub(super) fn code(key: &TotpKey, millis: i64) -> String {
     let mut mac = Hmac::<sha1::Sha1>::new_from_slice(&key.key).unwrap();
     mac.update(&(millis / 30_000).to_be_bytes());
     let digest = mac.finalize().into_bytes();
@@ -254,7 +254,13 @@ fn signed(alice: &Account, call: &str, more: &str) -> String {
 }
 
 /// Enrols a time based factor and returns its key.
-async fn enrol(node: &TestNode, alice: &Account, add: &str, enable: &str, more: &str) -> TotpKey {
+pub(super) async fn enrol(
+    node: &TestNode,
+    alice: &Account,
+    add: &str,
+    enable: &str,
+    more: &str,
+) -> TotpKey {
     let text = node.ok(&signed(alice, add, more), "").await;
     let key: TotpKey = String::from_utf8(text).unwrap().parse().unwrap();
     let more = format!(

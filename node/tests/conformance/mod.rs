@@ -5,6 +5,7 @@ mod accounts;
 mod harness;
 mod http;
 mod pointers;
+mod security_keys;
 mod signup;
 mod space;
 mod storage;

@@ -3,12 +3,23 @@
 //! What can be replayed is what the recordings hold completely: a sign-up carries the whole account, later
 //! uploads were cut. Each case that is not compared says why.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use champ::cbor::{Record as _, Value};
+use node::{
+    Config, Node,
+    clock::ManualClock,
+    store::{Batch, MemoryStore, MetaStore as _, tables},
+};
+use pki::{
+    chain::ClaimLink,
+    claim::default_expiry,
+    keys::{Owner, SecretSigningKey},
+};
 use serde_json::Value as Json;
 use sha2::{Digest as _, Sha256};
 
-use super::harness::{Answer, TestNode, config};
+use super::harness::{Answer, NOW, TestNode, config};
 
 const TRACES: [(&str, &str); 40] = include!("traces.in");
 
@@ -178,6 +189,45 @@ async fn java_second_factors_are_served() {
         if is_independent {
             replay(&node, "java_mfa", case).await;
         }
+    }
+}
+
+/// Bob's sign-up was cut, so his name is put into the store: a claim by somebody else, with his key in its place.
+async fn bob() -> TestNode {
+    let clock = Arc::new(ManualClock::at(NOW));
+    let store = Arc::new(MemoryStore::new());
+    let config = Config {
+        clock: clock.clone(),
+        ..config()
+    };
+    let cases = trace("rust_signin");
+    let target = cases[1]["target"].as_str().unwrap();
+    let owner = target.split(['=', '&']).nth(1).unwrap();
+    let owner: Owner = Owner(owner.parse().unwrap());
+    let mut link = ClaimLink::sign(
+        &"bob".parse().unwrap(),
+        default_expiry(NOW / 1000),
+        config.server_ids[0].clone(),
+        &SecretSigningKey::from_seed(&[1; 32]),
+    )
+    .unwrap();
+    link.owner = owner.clone();
+    let chain = Value::List(vec![link.to_value()]).encode();
+    let rows = Batch::new()
+        .put(tables::CHAINS, &b"bob"[..], chain)
+        .put(tables::KEYS, owner.cid().to_bytes(), &b"bob"[..])
+        .put(tables::QUOTAS, &b"bob"[..], Value::Int(1 << 30).encode());
+    assert!(store.commit(rows).await.unwrap().is_committed());
+    let node = Node::with_store(config, store).await.unwrap();
+    TestNode { node, clock }
+}
+
+#[tokio::test]
+async fn rust_second_factors_are_served() {
+    let node = bob().await;
+    replay(&node, "rust_totp", &trace("rust_totp_enrol")[0]).await;
+    for case in &trace("rust_mfa_delete_webauthn_start") {
+        replay(&node, "rust_mfa", case).await;
     }
 }
 

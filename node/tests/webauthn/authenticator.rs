@@ -159,7 +159,7 @@ impl Authenticator {
     /// Answers the request to log in.
     pub(crate) fn assert(&mut self, challenge: &[u8]) -> MultiFactorResponse {
         if self.is_counting {
-            self.counter += 1;
+            self.counter = self.counter.wrapping_add(1);
         }
         let data = self.head(self.flags);
         let client_data = self.client_data("webauthn.get", challenge);
