@@ -45,7 +45,7 @@ pub struct Connected {
     /// The node.
     pub reached: Reached,
     /// The kept session this continues, if it does.
-    pub kept: Option<Kept>,
+    pub kept: Option<(SessionFiles, Kept)>,
 }
 
 impl Connected {
@@ -55,23 +55,31 @@ impl Connected {
         self.session.username()
     }
 
-    /// Ends the use of the node: a node in this process is closed.
+    /// Ends the use of the node: a node in this process is closed, a kept session remembers what it has seen.
     pub async fn close(self) {
+        if let Some((files, kept)) = self.kept {
+            // A later command then refuses pointers older than these. Failing to write that down fails nothing.
+            let _ = files.save(&Kept {
+                sealed: self.session.save(&kept.key.0),
+                ..kept
+            });
+        }
         drop(self.session);
         self.reached.close().await;
     }
 }
 
 impl Reached {
-    /// Prepares to talk to the node at `place`. An address is not contacted yet; a data folder is opened.
+    /// Prepares to talk to the node at `place`. An address is asked who is there; a data folder is opened.
     ///
     /// # Errors
     ///
-    /// When the address is none, or the data folder cannot be opened or is in use.
+    /// When nobody or somebody else answers at the address, or the data folder cannot be opened or is in use.
     pub async fn at(place: Place, missing: Missing) -> Result<Self, Failure> {
         let (transport, place, local): (Arc<dyn Transport>, _, _) = match place {
             Place::Server(server) => {
                 let http = HttpTransport::new(&server)?;
+                http.probe().await?;
                 let place = Place::Server(http.server().to_owned());
                 (Arc::new(http), place, None)
             }
@@ -140,7 +148,7 @@ pub async fn connect(connection: &Connection, output: Output) -> Result<Connecte
         return Ok(Connected {
             session,
             reached,
-            kept: Some(kept),
+            kept: Some((files, kept)),
         });
     }
     let user = connection

@@ -107,10 +107,22 @@ fn advice(error: &ClientError) -> (Class, &'static str) {
         ),
         E::TooLarge { .. } => (Class::TooLarge, ""),
         E::Misbehavior(misbehavior) => misbehavior_advice(misbehavior),
-        E::Refused { status, .. } => match status {
+        E::Refused { message, .. } if message.contains("disk full") => (
+            Class::NoSpace,
+            "nothing that was acknowledged is lost; run the command again when there is space",
+        ),
+        E::Refused { status, call, .. } => match status {
             404 | 405 => (
                 Class::WrongServer,
                 "is --server the address of a Kastro or Peergos node, under the host name it was told?",
+            ),
+            500 if call.contains("block/get") || call.contains("champ/get") => (
+                Class::Damaged,
+                "the node cannot read what it stores, and its log says what; nothing wrong was written here",
+            ),
+            500 => (
+                Class::Refused,
+                "the node has trouble of its own; its log says more",
             ),
             413 => (Class::TooLarge, ""),
             507 => (

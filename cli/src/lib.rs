@@ -41,6 +41,7 @@ pub fn main() -> ExitCode {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .thread_stack_size(STACK_BYTES)
         .build();
     let ended = match runtime {
         Ok(runtime) => {
@@ -90,23 +91,25 @@ async fn run(cli: Cli, output: Output) -> Result<(), Failure> {
 
 async fn client_command(command: &Command, output: Output) -> Result<(), Failure> {
     match command {
-        Command::Serve(args) => serve::run(args, output).await,
-        Command::Signup(args) => signup::run(args, output).await,
-        Command::Login(args) => login::run(args, output).await,
+        Command::Serve(args) => Box::pin(serve::run(args, output)).await,
+        Command::Signup(args) => Box::pin(signup::run(args, output)).await,
+        Command::Login(args) => Box::pin(login::run(args, output)).await,
         Command::Logout(args) => login::forget(args, output),
-        Command::Ls(args) => ls::run(args, output).await,
-        Command::Cat(args) => cat::run(args, output).await,
-        Command::Get(args) => get::run(args, output).await,
-        Command::Put(args) => put::run(args, output).await,
-        Command::Mkdir(args) => mkdir::run(args, output).await,
-        Command::Mv(args) => mv::run(args, output).await,
-        Command::Cp(args) => mv::copy(args, output).await,
-        Command::Rm(args) => rm::run(args, output).await,
-        Command::Stat(args) => stat::run(args, output).await,
-        Command::Passwd(args) => passwd::run(args, output).await,
-        Command::Space(args) => space::run(args, output).await,
+        Command::Ls(args) => Box::pin(ls::run(args, output)).await,
+        Command::Cat(args) => Box::pin(cat::run(args, output)).await,
+        Command::Get(args) => Box::pin(get::run(args, output)).await,
+        Command::Put(args) => Box::pin(put::run(args, output)).await,
+        Command::Mkdir(args) => Box::pin(mkdir::run(args, output)).await,
+        Command::Mv(args) => Box::pin(mv::run(args, output)).await,
+        Command::Cp(args) => Box::pin(mv::copy(args, output)).await,
+        Command::Rm(args) => Box::pin(rm::run(args, output)).await,
+        Command::Stat(args) => Box::pin(stat::run(args, output)).await,
+        Command::Passwd(args) => Box::pin(passwd::run(args, output)).await,
+        Command::Space(args) => Box::pin(space::run(args, output)).await,
     }
 }
 
+/// The state of a transfer is large, and unoptimized builds copy it around on the stack.
+const STACK_BYTES: usize = 8 << 20;
 /// How long the end of the program waits for work that was told to stop.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);

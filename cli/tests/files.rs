@@ -28,6 +28,7 @@ fn a_folder_comes_back_byte_for_byte_on_an_empty_machine() {
     assert_same(&source, &copy);
 
     // Again: everything is there already, on both sides.
+    let person = world.person("alice", "laptop");
     let again = json_lines(&elsewhere.ok(&[
         "get",
         "--json",

@@ -1,3 +1,8 @@
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation
+)]
 //! The program as a person uses it: real processes, real sockets, real files.
 
 mod account;

@@ -1,5 +1,11 @@
 //! Client and node together, with a network between them that lies, loses and damages.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+
 mod hostile_node;
 mod lost_replies;
 mod tamper;

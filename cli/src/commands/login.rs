@@ -40,7 +40,7 @@ async fn log_in(
     };
     let session = sign_in(&reached.client, name, &password, output).await?;
     let files = SessionFiles::find(args.connection.config.as_deref())?;
-    keep(&session, &reached.place, &files, None).await?;
+    keep(&session, &reached.place, &files)?;
     if output.json {
         output.json(&serde_json::json!({ "user": name }))?;
     }
@@ -69,27 +69,19 @@ pub fn forget(args: &LogoutArgs, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Keeps a session on this machine, under the key it had before or a new one.
+/// Keeps a session on this machine, under a new key.
 ///
 /// # Errors
 ///
 /// When the files cannot be written.
-pub async fn keep(
-    session: &Session,
-    place: &Place,
-    files: &SessionFiles,
-    key: Option<KeptKey>,
-) -> Result<(), Failure> {
-    let key = key.unwrap_or_else(|| {
-        let mut bytes = Zeroizing::new([0; 32]);
-        TokioEnvironment.random().fill_bytes(bytes.as_mut_slice());
-        KeptKey(bytes)
-    });
-    let sealed = session.save(&key.0);
+pub fn keep(session: &Session, place: &Place, files: &SessionFiles) -> Result<(), Failure> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    TokioEnvironment.random().fill_bytes(bytes.as_mut_slice());
+    let key = KeptKey(bytes);
     files.save(&Kept {
         place: place.clone(),
         user: session.username().to_owned(),
-        sealed: sealed.to_vec(),
+        sealed: session.save(&key.0),
         key,
     })
 }

@@ -4,13 +4,11 @@ use cryptree::{Environment, login::passphrase};
 
 use crate::{
     args::PasswdArgs,
-    commands::login::keep,
     connect::{Connected, PASSWORD, connect},
     environment::TokioEnvironment,
     exit::Failure,
     output::Output,
     password,
-    session::SessionFiles,
 };
 
 /// Runs the command.
@@ -55,16 +53,6 @@ async fn change(args: &PasswdArgs, connected: &Connected, output: Output) -> Res
         output.line(&new)?;
     }
     output.hint("The password is changed. The old one stopped working everywhere.");
-    if let Some(kept) = &connected.kept {
-        let files = SessionFiles::find(args.connection.config.as_deref())?;
-        keep(
-            &connected.session,
-            &kept.place,
-            &files,
-            Some(kept.key.clone()),
-        )
-        .await?;
-    }
     Ok(())
 }
 

@@ -145,9 +145,9 @@ impl Upload<'_> {
             let walk = Walk::new(source, args.links).map_err(read)?;
             let mut folder = FolderUpload::new(self, path.to_vec());
             for found in walk {
-                folder.take(found, tally).await?;
+                Box::pin(folder.take(found, tally)).await?;
             }
-            return folder.finish(tally).await;
+            return Box::pin(folder.finish(tally)).await;
         }
         if !metadata.is_file() {
             return Err(Failure::new(
@@ -173,7 +173,7 @@ impl Upload<'_> {
                 tally.skipped += 1;
             }
             Decision::Create | Decision::Replace => {
-                self.file(&file, &absolute(path), decision).await?;
+                Box::pin(self.file(&file, &absolute(path), decision)).await?;
                 tally.file(file.size);
             }
         }

@@ -65,7 +65,7 @@ async fn sign_up(
     }
     if !args.no_session {
         let files = SessionFiles::find(args.connection.config.as_deref())?;
-        keep(&session, &reached.place, &files, None).await?;
+        keep(&session, &reached.place, &files)?;
         output.hint("You are logged in on this machine; `kastro logout` forgets that.");
     }
     Ok(())

@@ -7,12 +7,13 @@ use std::collections::HashMap;
 
 use cryptree::{
     ClientError,
-    client::{Detail, Entry},
+    client::{BulkUpload, Detail, Entry},
 };
+use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use crate::{
     commands::{
-        put::{Decision, LocalFile, Upload},
+        put::{Decision, LocalFile, Upload, timestamp},
         tally::Tally,
     },
     exit::{Class, Failure},
@@ -28,6 +29,10 @@ pub(crate) struct FolderUpload<'a> {
     /// What is there already, for the folder being walked and those above it; `None` for a folder that could
     /// not be made, whose content is left out.
     known: Vec<Option<HashMap<String, Entry>>>,
+    /// What is gathered for the next commit.
+    bulk: Option<BulkUpload<'a>>,
+    /// Files and bytes in it that are not yet counted.
+    gathered: (u64, u64),
 }
 
 impl<'a> FolderUpload<'a> {
@@ -37,6 +42,8 @@ impl<'a> FolderUpload<'a> {
             upload,
             base,
             known: Vec::new(),
+            bulk: None,
+            gathered: (0, 0),
         }
     }
 
@@ -75,8 +82,30 @@ impl<'a> FolderUpload<'a> {
     /// # Errors
     ///
     /// As [`Self::take`].
-    pub(crate) async fn finish(self, _tally: &mut Tally) -> Result<(), Failure> {
+    pub(crate) async fn finish(mut self, tally: &mut Tally) -> Result<(), Failure> {
+        self.commit(tally).await
+    }
+
+    /// Commits what was gathered; it is durable and counted when this returns.
+    async fn commit(&mut self, tally: &mut Tally) -> Result<(), Failure> {
+        if let Some(bulk) = self.bulk.take() {
+            Box::pin(bulk.finish()).await?;
+        }
+        let (files, bytes) = std::mem::take(&mut self.gathered);
+        tally.files += files;
+        tally.bytes += bytes;
         Ok(())
+    }
+
+    async fn bulk(&mut self) -> Result<&mut BulkUpload<'a>, ClientError> {
+        let bulk = match self.bulk.take() {
+            Some(bulk) => bulk,
+            None => {
+                let root = absolute(&self.base);
+                self.upload.connected.session.bulk(&root).await?
+            }
+        };
+        Ok(self.bulk.insert(bulk))
     }
 
     async fn folder(&mut self, names: &[String], tally: &mut Tally) -> Result<(), Failure> {
@@ -104,7 +133,7 @@ impl<'a> FolderUpload<'a> {
 
     /// Makes a folder, or lists it when it is there.
     async fn make_or_list(
-        &self,
+        &mut self,
         names: &[String],
         path: &str,
     ) -> Result<HashMap<String, Entry>, Failure> {
@@ -113,7 +142,11 @@ impl<'a> FolderUpload<'a> {
             (Some(name), Some(Some(siblings))) => !siblings.contains_key(name),
             _ => false,
         };
-        if is_known_absent || !session.exists(path).await? {
+        if is_known_absent {
+            self.bulk().await?.folder(&names.join("/")).await?;
+            return Ok(HashMap::new());
+        }
+        if !session.exists(path).await? {
             match session.make_folder(path).await {
                 Ok(()) => return Ok(HashMap::new()),
                 Err(ClientError::Exists { .. }) => {}
@@ -163,12 +196,47 @@ impl<'a> FolderUpload<'a> {
                 return Ok(());
             }
         };
-        match self.upload.file(&file, &path, decision).await {
-            Ok(()) => tally.file(file.size),
+        let done = if decision == Decision::Create && file.size <= MAX_GATHERED_BYTES {
+            Box::pin(self.gather(&names.join("/"), &file)).await
+        } else {
+            // It is committed by itself, in a folder that has to be there.
+            self.commit(tally).await?;
+            let done = Box::pin(self.upload.file(&file, &path, decision)).await;
+            done.inspect(|()| tally.file(file.size))
+        };
+        match done {
+            Ok(()) => {}
             Err(failure) if is_hopeless(failure.class) => return Err(failure),
             Err(failure) => self.upload.problem(tally, &path, &failure),
         }
         Ok(())
+    }
+
+    /// Adds a small file to the next commit.
+    async fn gather(&mut self, relative: &str, file: &LocalFile) -> Result<(), Failure> {
+        self.upload.progress.at(relative);
+        let read = |error| Failure::local("read", &file.path, &error);
+        let mut source = tokio::fs::File::open(&file.path)
+            .await
+            .map_err(read)?
+            .compat();
+        let modified = Some(timestamp(file.modified));
+        let added = self
+            .bulk()
+            .await?
+            .file(relative, &mut source, Some(file.size), modified)
+            .await;
+        match added {
+            Ok(()) => {}
+            Err(ClientError::Local(error)) => {
+                return Err(Failure::local("read", &file.path, &error));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.upload.progress.done(file.size);
+        self.gathered.0 += 1;
+        self.gathered.1 += file.size;
+        file.check_unchanged()
     }
 
     fn path(&self, names: &[String]) -> String {
@@ -177,6 +245,9 @@ impl<'a> FolderUpload<'a> {
         absolute(&path)
     }
 }
+
+/// Largest file that is committed together with others; more is one chunk no longer and can be resumed.
+const MAX_GATHERED_BYTES: u64 = 5 << 20;
 
 /// Returns true for failures that the next file would meet as well.
 pub(crate) const fn is_hopeless(class: Class) -> bool {

@@ -53,6 +53,26 @@ impl HttpTransport {
         })
     }
 
+    /// Asks once, without patience, whether a node answers: a mistyped address is told at once.
+    ///
+    /// # Errors
+    ///
+    /// `NoServer` when nobody answers, `WrongServer` when somebody else does.
+    pub async fn probe(&self) -> Result<(), Failure> {
+        let reply = self.call(ApiRequest::new("api/v0/id", MAX_ID_BYTES)).await;
+        match reply {
+            Ok(reply) if reply.status == 200 && reply.body.starts_with(b"{\"ID\":") => Ok(()),
+            // Busy: the calls that follow wait and try again.
+            Ok(reply) if matches!(reply.status, 429 | 502..=504) => Ok(()),
+            Ok(_) | Err(TransportError::ReplyTooLarge { .. }) => Err(Failure::new(
+                Class::WrongServer,
+                format!("{} answers, and is no such node", self.server()),
+            )
+            .help("check --server; a node also refuses host names that it was not told (--public-host)")),
+            Err(error) => Err(cryptree::ClientError::from(error).into()),
+        }
+    }
+
     /// Returns the address as it is used, for messages.
     #[must_use]
     pub fn server(&self) -> &str {
@@ -201,6 +221,8 @@ fn tls(
         .wrap_connector(connector))
 }
 
+/// Longest answer to the question who is there.
+const MAX_ID_BYTES: usize = 1024;
 const USER_AGENT: &str = concat!("Kastro-", env!("CARGO_PKG_VERSION"), "-shell");
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
