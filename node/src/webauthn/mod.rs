@@ -5,6 +5,9 @@
 //! its arguments; which challenges are open, which credential ids are taken and where counters are kept is for
 //! the caller. Nothing here is secret: a server knows public keys only.
 //!
+//! Written out rather than taken from `webauthn-rs`, which would bring 126 more packages, MPL-2.0 and a pre-release
+//! of `rsa`. Signatures are the work of `ed25519-dalek` (through `pki`) and `ring`.
+//!
 //! Answers come from strangers. Every part is bounded by [`MAX_PART_BYTES`] before it is read, and nothing is
 //! allocated from a declared length.
 
