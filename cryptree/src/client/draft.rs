@@ -249,7 +249,7 @@ impl Draft {
                         data: self.data,
                     });
                 }
-                Outcome::Overtaken(theirs) => self.rebase(theirs).await?,
+                Outcome::Overtaken(theirs) => self.rebase(*theirs).await?,
             }
         }
         Err(ClientError::Conflict)
@@ -328,7 +328,7 @@ impl Draft {
                 return Ok(Outcome::Done(update.clone()));
             }
             if theirs.pointer != self.base.pointer {
-                return Ok(Outcome::Overtaken(theirs));
+                return Ok(Outcome::Overtaken(Box::new(theirs)));
             }
         }
         match lost {
@@ -383,7 +383,7 @@ impl Draft {
 
 enum Outcome {
     Done(PointerUpdate),
-    Overtaken(SpaceState),
+    Overtaken(Box<SpaceState>),
 }
 
 /// Sends blocks of one writer under one transaction.

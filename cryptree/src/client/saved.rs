@@ -112,7 +112,7 @@ impl Session {
             owner: account.owner().clone(),
             entry_points: account.entry_points.clone(),
             identity: account.identity.clone(),
-            reader: account.reader.clone(),
+            reader: account.reader,
             mirror_bats: account.mirror_bats.clone(),
             pointers: pointers.collect(),
         };

@@ -7,10 +7,10 @@ use cryptree::{
 };
 use futures_util::io::Cursor;
 
-use super::{alice, empty_machine};
+use super::{alice, machine};
 
 /// Bytes that differ everywhere, the same for the same seed.
-pub fn content(bytes: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn content(bytes: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut out = Vec::with_capacity(bytes + 8);
     while out.len() < bytes {
@@ -23,11 +23,11 @@ pub fn content(bytes: usize, seed: u64) -> Vec<u8> {
     out
 }
 
-pub async fn put(session: &Session, path: &str, bytes: &[u8]) -> Result<(), ClientError> {
+pub(crate) async fn put(session: &Session, path: &str, bytes: &[u8]) -> Result<(), ClientError> {
     put_with(session, path, bytes, &UploadOptions::default()).await
 }
 
-pub async fn put_with(
+pub(crate) async fn put_with(
     session: &Session,
     path: &str,
     bytes: &[u8],
@@ -39,7 +39,7 @@ pub async fn put_with(
         .await
 }
 
-pub async fn get(session: &Session, path: &str) -> Vec<u8> {
+pub(crate) async fn get(session: &Session, path: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let mut seen = Vec::new();
     let n = session
@@ -51,7 +51,7 @@ pub async fn get(session: &Session, path: &str) -> Vec<u8> {
     out
 }
 
-pub async fn names(session: &Session, path: &str) -> Vec<String> {
+pub(crate) async fn names(session: &Session, path: &str) -> Vec<String> {
     let listing = session.list(path, Detail::Full).await.unwrap();
     assert!(listing.damaged.is_empty(), "{:?}", listing.damaged);
     let mut names: Vec<String> = listing.entries.into_iter().map(|e| e.name).collect();
@@ -59,7 +59,7 @@ pub async fn names(session: &Session, path: &str) -> Vec<String> {
     names
 }
 
-pub fn replace() -> UploadOptions {
+pub(crate) fn replace() -> UploadOptions {
     UploadOptions {
         if_exists: IfExists::Replace,
         ..UploadOptions::default()
@@ -94,7 +94,7 @@ async fn files_of_every_size_around_a_boundary_come_back_unchanged() {
             .await
             .unwrap();
     }
-    let again = empty_machine(&node, 2).await.unwrap();
+    let again = machine(&node, 2).await;
     for size in sizes {
         let path = format!("/alice/sizes/{size}");
         assert!(
@@ -131,7 +131,7 @@ async fn content_of_unknown_size_is_uploaded_too() {
             )
             .await
             .unwrap();
-        let again = empty_machine(&node, 4).await.unwrap();
+        let again = machine(&node, 4).await;
         assert!(get(&again, &path).await == bytes, "{size}");
     }
 }
@@ -188,7 +188,7 @@ async fn names_in_every_script_and_with_odd_characters_are_kept_exactly() {
             .await
             .unwrap();
     }
-    let again = empty_machine(&node, 2).await.unwrap();
+    let again = machine(&node, 2).await;
     for name in &odd {
         assert_eq!(
             get(&again, &format!("/alice/{name}")).await,
@@ -248,7 +248,7 @@ async fn folders_are_made_listed_and_not_made_twice() {
         session.stat("/bob/x").await.unwrap_err(),
         ClientError::NotFound { .. }
     ));
-    let again = empty_machine(&node, 2).await.unwrap();
+    let again = machine(&node, 2).await;
     assert_eq!(names(&again, "/alice/docs").await, ["a", "file", "inner"]);
     let quick = again.list("/alice/docs", Detail::Quick).await.unwrap();
     let file = quick.entries.iter().find(|e| e.name == "file").unwrap();
@@ -274,7 +274,7 @@ async fn existing_files_are_kept_or_replaced_as_asked() {
         put_with(&session, &path, &content(to, 2), &replace())
             .await
             .unwrap();
-        let again = empty_machine(&node, 5).await.unwrap();
+        let again = machine(&node, 5).await;
         assert!(get(&again, &path).await == content(to, 2), "{path}");
         assert_eq!(again.capability_link(&path).await.unwrap(), before);
     }
@@ -301,7 +301,7 @@ async fn renaming_and_moving_keep_content_and_capability() {
         .await
         .unwrap();
     session.move_to("/alice/a", "/alice/c/a").await.unwrap();
-    let again = empty_machine(&node, 2).await.unwrap();
+    let again = machine(&node, 2).await;
     assert_eq!(names(&again, "/alice/c").await, ["a", "moved"]);
     assert_eq!(names(&again, "/alice/c/a").await, ["b"]);
     assert!(names(&again, "/alice/c/a/b").await.is_empty());
@@ -347,7 +347,7 @@ async fn copies_have_keys_of_their_own() {
     put(&session, "/alice/a/small", b"small").await.unwrap();
     session.copy("/alice/a", "/alice/copy").await.unwrap();
     session.delete("/alice/a").await.unwrap();
-    let again = empty_machine(&node, 2).await.unwrap();
+    let again = machine(&node, 2).await;
     assert!(get(&again, "/alice/copy/b/large").await == content(11 << 20, 1));
     assert_eq!(get(&again, "/alice/copy/small").await, b"small");
 }
@@ -392,7 +392,7 @@ async fn any_part_of_a_file_is_read_with_one_lookup_and_its_fragments() {
     let (node, session) = alice().await;
     let bytes = content(23 << 20, 9);
     put(&session, "/alice/f", &bytes).await.unwrap();
-    let again = empty_machine(&node, 2).await.unwrap();
+    let again = machine(&node, 2).await;
     let file = again.open_file("/alice/f").await.unwrap();
     node.take_calls();
     let at = (21 << 20) + 5;
@@ -429,7 +429,7 @@ async fn a_folder_of_1201_children_has_three_pages() {
         .unwrap();
     }
     bulk.finish().await.unwrap();
-    let again = empty_machine(&node, 2).await.unwrap();
+    let again = machine(&node, 2).await;
     let expected: Vec<String> = (0..1201).map(|n| format!("file {n:04}")).collect();
     assert_eq!(names(&again, "/alice/many").await, expected);
     assert_eq!(get(&again, "/alice/many/file 1200").await, b"content 1200");
@@ -448,7 +448,7 @@ async fn a_folder_of_1201_children_has_three_pages() {
     let error = put(&again, "/alice/many/file 0700", b"").await.unwrap_err();
     assert!(matches!(error, ClientError::Exists { .. }));
     again.rename("/alice/many/file 1100", "zzz").await.unwrap();
-    let third = empty_machine(&node, 3).await.unwrap();
+    let third = machine(&node, 3).await;
     assert_eq!(names(&third, "/alice/many").await.len(), 1201);
     third.delete("/alice/many").await.unwrap();
     assert_eq!(super::tree_entries(&node).await, 4);

@@ -1,38 +1,70 @@
 //! The client against the fake node.
 
 mod accounts;
+mod byzantine;
+mod conflicts;
 mod files;
+mod sessions;
 
 use std::sync::Arc;
 
 use champ::{BlockSource, MemoryBlocks, map::Champ};
 use cryptree::{Client, ClientError, Session};
 
-use crate::fake::{FakeNode, TestSurroundings};
+use tokio::sync::OnceCell;
 
-pub const PASSWORD: &str = "correct horse battery staple";
+use crate::fake::{FakeNode, State, TestSurroundings};
 
-pub fn client(node: &Arc<FakeNode>, seed: u64) -> Client {
+pub(crate) const KEY: [u8; 32] = [3; 32];
+pub(crate) const PASSWORD: &str = "correct horse battery staple";
+
+pub(crate) fn client(node: &Arc<FakeNode>, seed: u64) -> Client {
     Client::new(node.clone(), Arc::new(TestSurroundings::new(seed)))
 }
 
-/// Signs up `alice` on a new node.
-pub async fn alice() -> (Arc<FakeNode>, Session) {
-    let node = FakeNode::new();
-    let session = client(&node, 1)
-        .sign_up("alice", PASSWORD, "")
+/// A node on which `alice` has just signed up, and her session saved under [`KEY`].
+///
+/// Deriving a login key takes a third of a second on purpose, so most tests start from a copy of this.
+async fn prepared() -> &'static (State, Vec<u8>) {
+    static PREPARED: OnceCell<(State, Vec<u8>)> = OnceCell::const_new();
+    PREPARED
+        .get_or_init(|| async {
+            let (node, session) = signed_up().await;
+            let state = node.state.lock().unwrap().clone();
+            (state, session.save(&KEY))
+        })
         .await
-        .unwrap();
+}
+
+/// Signs up `alice` on a new node.
+pub(crate) async fn signed_up() -> (Arc<FakeNode>, Session) {
+    let node = FakeNode::new();
+    let client = client(&node, 1);
+    let session = client.sign_up("alice", PASSWORD, "").await.unwrap();
     (node, session)
 }
 
+/// Returns a node on which `alice` has just signed up, and a session of hers.
+pub(crate) async fn alice() -> (Arc<FakeNode>, Session) {
+    let node = FakeNode::new();
+    *node.state.lock().unwrap() = prepared().await.0.clone();
+    let session = machine(&node, 1).await;
+    (node, session)
+}
+
+/// Opens a session of `alice` that has nothing in memory but what it had after the sign-up.
+pub(crate) async fn machine(node: &Arc<FakeNode>, seed: u64) -> Session {
+    let saved = &prepared().await.1;
+    client(node, seed).restore(saved, &KEY).unwrap()
+}
+
 /// Signs in to `alice` from a machine that has nothing.
-pub async fn empty_machine(node: &Arc<FakeNode>, seed: u64) -> Result<Session, ClientError> {
+pub(crate) async fn empty_machine(node: &Arc<FakeNode>, seed: u64) -> Result<Session, ClientError> {
     client(node, seed).sign_in("alice", PASSWORD).await?.done()
 }
 
 /// Counts the nodes in all trees of a node with one user.
-pub async fn tree_entries(node: &FakeNode) -> u64 {
+pub(crate) async fn tree_entries(node: &FakeNode) -> u64 {
     let (roots, blocks) = {
         let state = node.state.lock().unwrap();
         let mut blocks = MemoryBlocks::new();

@@ -12,13 +12,13 @@ use cryptree::Environment;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{CryptoRng, Rng as _, SeedableRng};
 
-pub struct TestSurroundings {
+pub(crate) struct TestSurroundings {
     millis: AtomicU64,
     seeds: Mutex<ChaCha20Rng>,
 }
 
 impl TestSurroundings {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             // 2026-11-21, near the times in the vectors.
             millis: AtomicU64::new(1_795_280_000_000),
