@@ -4,6 +4,7 @@ mod account;
 mod accounts;
 mod harness;
 mod http;
+mod load;
 mod pointers;
 mod security_keys;
 mod signup;
