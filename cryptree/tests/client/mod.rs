@@ -3,6 +3,7 @@
 mod accounts;
 mod byzantine;
 mod conflicts;
+mod costs;
 mod files;
 mod sessions;
 

@@ -1,0 +1,175 @@
+//! What operations cost: calls, blocks, and that neither grows with the account.
+
+use champ::{
+    MemoryBlocks,
+    access::Bat,
+    cbor::{Record, Value},
+    map::Champ,
+};
+use cryptree::{
+    capability::AbsoluteCapability,
+    chunk_chain::ChunkPlace,
+    directory::ItemKeys,
+    file::NewChunk,
+    node::{CryptreeNode, OpenNode, ParentPart},
+};
+use futures_util::io::Cursor;
+use pki::{
+    pointer::{PointerUpdate, SignedPointer},
+    wire::pointer_batch::PointerWrite,
+    writer_data::WriterData,
+};
+use rand_core::SeedableRng;
+
+use super::{
+    alice,
+    files::{content, put},
+    machine,
+};
+use crate::fake::FakeNode;
+
+#[tokio::test]
+async fn small_files_cost_about_one_block_each_however_many_there_are() {
+    let (node, session) = alice().await;
+    node.state.lock().unwrap().unchecked = true;
+    session.make_folder("/alice/many").await.unwrap();
+    let mut per_file = Vec::new();
+    for round in 0..4 {
+        let before = session.usage();
+        let mut bulk = session.bulk("/alice/many").await.unwrap();
+        for n in 0..1000 {
+            let bytes = content(4000, n);
+            let size = Some(bytes.len() as u64);
+            let name = format!("{round} {n}");
+            bulk.file(&name, &mut Cursor::new(&bytes), size, None)
+                .await
+                .unwrap();
+        }
+        assert_eq!(bulk.finish().await.unwrap(), 1000);
+        let cost = session.usage().since(before);
+        assert_eq!(cost.commits, 1, "round {round}");
+        // Pages are read once per batch; nothing is read per file.
+        assert!(cost.calls < 60, "round {round}: {cost:?}");
+        per_file.push(cost.blocks_written as f64 / 1000.0);
+    }
+    // One node per file, and the tree nodes on the way to random places, shared between files the more the
+    // fewer there are: never more than the last two levels.
+    assert!(
+        per_file.iter().all(|blocks| *blocks < 2.0),
+        "{per_file:?} blocks per file"
+    );
+}
+
+#[tokio::test]
+async fn one_small_file_is_four_blocks_and_six_calls() {
+    let (_, session) = alice().await;
+    session.make_folder("/alice/f").await.unwrap();
+    put(&session, "/alice/f/warm", b"x").await.unwrap();
+    let before = session.usage();
+    put(&session, "/alice/f/x", b"x").await.unwrap();
+    let cost = session.usage().since(before);
+    assert_eq!((cost.blocks_written, cost.commits), (4, 1), "{cost:?}");
+    assert!(cost.calls <= 6, "{cost:?}");
+}
+
+#[tokio::test]
+async fn the_end_of_a_100_gib_file_is_one_lookup_away() {
+    const SIZE: u64 = (100 << 30) + 10;
+    let (node, session) = alice().await;
+    put(&session, "/alice/sparse", b"first").await.unwrap();
+    make_sparse(&node, &session, SIZE, b"0123456789").await;
+    let again = machine(&node, 2).await;
+    let file = again.open_file("/alice/sparse").await.unwrap();
+    assert_eq!(file.size(), SIZE);
+    let before = again.usage();
+    assert_eq!(&file.read_at(SIZE - 1, 1).await.unwrap()[..], b"9");
+    let cost = again.usage().since(before);
+    assert!(cost.calls + cost.blocks_read <= 3, "{cost:?}");
+    // A chunk that should be there and is not is damage, not emptiness; and nothing is allocated for the size.
+    let error = file.read_at(50 << 30, 1).await.unwrap_err();
+    assert!(matches!(error, cryptree::ClientError::CannotRead { .. }));
+}
+
+/// Gives `/alice/sparse` a size and a last chunk without those in between.
+async fn make_sparse(node: &FakeNode, session: &cryptree::Session, size: u64, last: &[u8]) {
+    let rng = &mut rand_chacha::ChaCha20Rng::seed_from_u64(77);
+    let link = |text: String| text.parse::<AbsoluteCapability>().unwrap();
+    let file = link(session.capability_link("/alice/sparse").await.unwrap());
+    let home = link(session.capability_link("/alice").await.unwrap());
+    let mut blocks = MemoryBlocks::new();
+    let (pointer, data) = {
+        let state = node.state.lock().unwrap();
+        let space = &state.blocks[&home.owner];
+        blocks.extend(space.values().cloned());
+        let pointer = state.current(&home.writer).unwrap();
+        let data = WriterData::decode(space[pointer.updated().unwrap()].bytes()).unwrap();
+        (pointer, data)
+    };
+    let mut tree = Champ::at(data.tree.clone().unwrap());
+    let open = async |tree: &Champ, capability: &AbsoluteCapability| -> (Value, OpenNode) {
+        let value = tree
+            .get(capability.map_key.bytes(), &blocks)
+            .await
+            .unwrap()
+            .unwrap();
+        let Value::Link(cid) = &value else {
+            panic!("no link")
+        };
+        let node = CryptreeNode::of_block(blocks.get(cid).unwrap()).unwrap();
+        (value.clone(), node.open(&capability.r_base).unwrap())
+    };
+    let (_, home_node) = open(&tree, &home).await;
+    let signer = home_node.signer(&home).unwrap().unwrap();
+    let (old, first) = open(&tree, &file).await;
+    let mut properties = first.properties().clone();
+    properties.size_bytes = size;
+    let secret = properties.stream_secret.clone().unwrap();
+    let parent = ParentPart {
+        parent: first.parent_link().cloned(),
+        properties: properties.clone(),
+    };
+    let grown = first.with_parent(&parent, rng).to_block().unwrap();
+    let index = cryptree::chunk_chain::chunk_count(size) - 1;
+    let place = ChunkPlace::first(&file).advance(&secret, index).unwrap();
+    let mut keys = ItemKeys::random(rng);
+    keys.r_base = file.r_base.clone();
+    keys.bat = place.bat.clone().unwrap_or_else(|| Bat::random(rng));
+    let chunk = NewChunk {
+        keys: &keys,
+        stream_secret: &secret,
+        place: &place,
+        properties,
+        parent: None,
+        signer: None,
+        mirror: None,
+    };
+    let chunk = chunk.seal(last, rng).unwrap().block().unwrap();
+    let to = |block: &champ::Block| Value::Link(block.cid().clone());
+    tree.put(
+        file.map_key.bytes().to_vec(),
+        Some(&old),
+        to(&grown),
+        &blocks,
+    )
+    .await
+    .unwrap();
+    tree.put(place.map_key.bytes().to_vec(), None, to(&chunk), &blocks)
+        .await
+        .unwrap();
+    let (tree, new) = tree.finish().unwrap();
+    let mut data = data;
+    data.tree = Some(tree);
+    let root = data.to_block().unwrap();
+    let update = PointerUpdate::next(Some(&pointer), Some(root.cid().clone())).unwrap();
+    let signed = SignedPointer::sign(update.clone(), signer.secret()).into_bytes();
+    let mut state = node.state.lock().unwrap();
+    let space = state.blocks.get_mut(&home.owner).unwrap();
+    for block in new.into_iter().chain([grown, chunk, root]) {
+        space.insert(block.cid().clone(), block);
+    }
+    let write = PointerWrite {
+        signed,
+        writer: home.writer.clone(),
+    };
+    state.apply_pointer(&home.owner, &update, write);
+}
