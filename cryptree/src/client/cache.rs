@@ -1,12 +1,15 @@
 //! A bounded memory of verified blocks (Spec: 21 §2.2). Blocks never change, so entries never expire.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     mem,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use champ::{Block, Cid};
+
+use super::nodes::Opened;
+use crate::{crypto::SymmetricKey, directory::ChildList};
 
 /// Blocks above this are not kept: fragments would push out the small blocks that every operation reads.
 const MAX_CACHED_BLOCK_BYTES: usize = 100 << 10;
@@ -74,6 +77,41 @@ impl BlockCache {
         self.generations
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Child lists kept; a full page is some 200 kB.
+const MAX_CHILD_LISTS: usize = 16;
+
+/// The child lists of folder pages read lately. A list is fixed by the block that holds it and the key that opens
+/// it, so entries never expire.
+#[derive(Debug, Default)]
+pub(crate) struct ChildLists {
+    recent: Mutex<VecDeque<(Cid, SymmetricKey, Arc<ChildList>)>>,
+}
+
+impl ChildLists {
+    pub(crate) fn get(&self, page: &Opened) -> Option<Arc<ChildList>> {
+        let mut recent = self.lock();
+        let position = recent
+            .iter()
+            .position(|(cid, key, _)| *cid == page.cid && *key == page.capability.r_base)?;
+        let found = recent.remove(position)?;
+        let children = Arc::clone(&found.2);
+        recent.push_back(found);
+        Some(children)
+    }
+
+    pub(crate) fn insert(&self, page: &Opened, children: Arc<ChildList>) {
+        let mut recent = self.lock();
+        if recent.len() >= MAX_CHILD_LISTS {
+            recent.pop_front();
+        }
+        recent.push_back((page.cid.clone(), page.capability.r_base.clone(), children));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(Cid, SymmetricKey, Arc<ChildList>)>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -125,9 +125,9 @@ impl Session {
                 let mut snapshot = Snapshot::new(&self.account);
                 let mut pages = super::snapshot::Pages::new(item.opened.clone());
                 while let Some(page) = pages.next(&mut snapshot).await? {
-                    for child in page.children {
+                    for child in page.children.iter() {
                         let below = snapshot
-                            .item(item.capability(), item.signer.as_ref(), &child)
+                            .item(item.capability(), item.signer.as_ref(), child)
                             .await?
                             .ok_or_else(|| ClientError::not_found(from.to_string()))?;
                         let name = below.properties.name.clone();

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Chunks being fetched and opened at once; each costs up to two times 5 MiB of memory.
-const CHUNKS_IN_FLIGHT: usize = 3;
+const CHUNKS_IN_FLIGHT: usize = 2;
 /// Chunk nodes looked up per request.
 const NODES_PER_LOOKUP: u64 = 20;
 

@@ -66,7 +66,7 @@ impl Folder {
             }
             folder.pages.push(FolderPage {
                 opened: Some(opened),
-                children: (children.room() > 0).then_some(children),
+                children: (children.room() > 0).then(|| (*children).clone()),
                 is_changed: false,
             });
         }
@@ -221,7 +221,7 @@ impl Folder {
         let page = self.pages.get_mut(index).ok_or(NO_PAGE)?;
         if page.children.is_none() {
             let opened = page.opened.as_ref().ok_or(NO_PAGE)?;
-            page.children = Some(snapshot.children(opened).await?);
+            page.children = Some((*snapshot.children(opened).await?).clone());
         }
         page.children.as_mut().ok_or(NO_PAGE)
     }

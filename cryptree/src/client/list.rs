@@ -104,8 +104,8 @@ impl FolderReader<'_> {
     async fn list(&mut self, page: Page) -> Result<Listing, ClientError> {
         let mut listing = Listing::default();
         let mut to_open = Vec::new();
-        for child in page.children {
-            match child {
+        for child in page.children.iter() {
+            match child.clone() {
                 Child::Named(entry)
                     if self.detail == Detail::Quick && entry.is_directory.is_some() =>
                 {

@@ -173,8 +173,8 @@ impl Doomed {
         let mut pages = Pages::new(item.opened.clone());
         while let Some(page) = pages.next(snapshot).await? {
             self.keys.push(page.opened.capability.map_key);
-            for child in page.children {
-                if let Some(below) = open_child(snapshot, item, &child).await? {
+            for child in page.children.iter() {
+                if let Some(below) = open_child(snapshot, item, child).await? {
                     self.collect(snapshot, &below, depth + 1).await?;
                 }
             }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use super::{
     Client, Session,
+    cache::ChildLists,
     session::{Account, WriteLocks},
 };
 use crate::{ciphertext::CipherText, crypto::SymmetricKey, error::ClientError, login::EntryPoints};
@@ -157,6 +158,7 @@ impl Client {
                 mirror_bats: saved.mirror_bats,
                 view: self.view(saved.owner, memory),
                 locks: WriteLocks::default(),
+                child_lists: ChildLists::default(),
             }),
         })
     }

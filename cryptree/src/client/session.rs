@@ -16,6 +16,7 @@ use pki::{
 use rand_core::CryptoRng;
 
 use super::{
+    cache::ChildLists,
     draft::{Draft, Runs},
     nodes::Opened,
     snapshot::{Item, Snapshot},
@@ -52,6 +53,7 @@ pub(crate) struct Account {
     pub(crate) mirror_bats: Vec<BatWithId>,
     pub(crate) view: OwnerView,
     pub(crate) locks: WriteLocks,
+    pub(crate) child_lists: ChildLists,
 }
 
 impl Account {

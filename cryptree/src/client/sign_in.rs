@@ -16,6 +16,7 @@ use pki::{
 
 use super::{
     Client,
+    cache::ChildLists,
     session::{Account, Session, WriteLocks},
     snapshot::Snapshot,
     space::{OwnerView, SpaceState},
@@ -219,6 +220,7 @@ impl Client {
             mirror_bats,
             view,
             locks: WriteLocks::default(),
+            child_lists: ChildLists::default(),
         };
         let item = Snapshot::new(&account).home().await?;
         if item.signer.is_none() {

@@ -71,7 +71,7 @@ impl Item {
 #[derive(Debug, Clone)]
 pub(crate) struct Page {
     pub(crate) opened: Opened,
-    pub(crate) children: ChildList,
+    pub(crate) children: Arc<ChildList>,
 }
 
 impl<'a> Snapshot<'a> {
@@ -201,9 +201,17 @@ impl<'a> Snapshot<'a> {
     }
 
     /// Fetches and opens the child list of a folder's page or of a link node.
-    pub(crate) async fn children(&self, opened: &Opened) -> Result<ChildList, ClientError> {
+    ///
+    /// The list is kept for a while: resolving paths reads the same pages again and again.
+    pub(crate) async fn children(&self, opened: &Opened) -> Result<Arc<ChildList>, ClientError> {
+        let lists = &self.account.child_lists;
+        if let Some(children) = lists.get(opened) {
+            return Ok(children);
+        }
         let fragments = self.account.fragments(opened.fragments()).await?;
-        opened.children(&fragments)
+        let children = Arc::new(opened.children(&fragments)?);
+        lists.insert(opened, Arc::clone(&children));
+        Ok(children)
     }
 
     /// Returns a folder's page and what comes after it.
@@ -227,15 +235,15 @@ impl<'a> Snapshot<'a> {
     ) -> Result<Option<Child>, ClientError> {
         let mut pages = Pages::new(folder.opened.clone());
         while let Some(page) = pages.next(self).await? {
-            for child in page.children {
+            for child in page.children.iter() {
                 if let Some(known) = child.name() {
                     if known == name {
-                        return Ok(Some(child));
+                        return Ok(Some(child.clone()));
                     }
-                } else if let Some(item) = self.unnamed(folder, &child).await
+                } else if let Some(item) = self.unnamed(folder, child).await
                     && item.properties.name == *name
                 {
-                    return Ok(Some(child));
+                    return Ok(Some(child.clone()));
                 }
             }
         }
