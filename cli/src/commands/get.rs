@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use cryptree::client::{Detail, Entry, Session};
+use cryptree::client::{Detail, Entry, FoundEntry, RemoteFile, Session};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -64,7 +64,7 @@ async fn get(args: &GetArgs, connected: &Connected, output: Output) -> Result<()
         download.tree(source, target, &mut tally).await?;
     } else {
         // One file fails with its own reason and exit code.
-        match download.file(&source, &target, &entry).await? {
+        match download.file(&source, &target, &entry, None).await? {
             Outcome::Done(bytes) => tally.file(bytes),
             Outcome::Skipped => tally.skipped += 1,
         }
@@ -118,9 +118,9 @@ impl Download {
         target: PathBuf,
         tally: &mut Tally,
     ) -> Result<(), Failure> {
-        let mut folders = vec![(source, target)];
+        let mut folders = vec![(source, target, None::<FoundEntry>)];
         let mut running = FuturesUnordered::new();
-        while let Some((remote, local)) = folders.pop() {
+        while let Some((remote, local, found)) = folders.pop() {
             match make_folder(&local) {
                 Ok(()) => tally.folders += 1,
                 Err(failure) if tally.folders == 0 => return Err(failure),
@@ -129,7 +129,12 @@ impl Download {
                     continue;
                 }
             }
-            let mut reader = match self.session.read_folder(&remote, Detail::Full).await {
+            // Only the topmost folder is looked up by its path; the rest is found on the way.
+            let reader = match found {
+                Some(found) => self.session.read_found(found),
+                None => self.session.read_folder(&remote, Detail::Full).await,
+            };
+            let mut reader = match reader {
                 Ok(reader) => reader,
                 Err(error) => {
                     self.problem(tally, &remote, &error.into());
@@ -137,7 +142,7 @@ impl Download {
                 }
             };
             loop {
-                let page = match reader.next().await {
+                let page = match reader.next_found().await {
                     Ok(Some(page)) => page,
                     Ok(None) => break,
                     Err(error) => {
@@ -149,7 +154,8 @@ impl Download {
                     let name = damaged.name.unwrap_or_else(|| "an entry".to_owned());
                     self.problem(tally, &format!("{remote}/{name}"), &damaged.reason.into());
                 }
-                for entry in page.entries {
+                for found in page.entries {
+                    let entry = found.entry.clone();
                     let remote = format!("{remote}/{}", entry.name);
                     if let Err(error) = name::check(&entry.name, Platform::here()) {
                         let failure = Failure::new(Class::NotAllowed, error.to_string());
@@ -158,7 +164,7 @@ impl Download {
                     }
                     let local = local.join(&entry.name);
                     if entry.is_directory {
-                        folders.push((remote, local));
+                        folders.push((remote, local, Some(found)));
                         continue;
                     }
                     self.progress.expect(entry.size_bytes.unwrap_or(0));
@@ -169,7 +175,7 @@ impl Download {
                         self.count(tally, ended);
                     }
                     running.push(async move {
-                        let outcome = self.file(&remote, &local, &entry).await;
+                        let outcome = self.file(&remote, &local, &entry, Some(&found)).await;
                         (remote, outcome)
                     });
                 }
@@ -182,7 +188,13 @@ impl Download {
     }
 
     /// Downloads one file, unless it is there already.
-    async fn file(&self, remote: &str, local: &Path, entry: &Entry) -> Result<Outcome, Failure> {
+    async fn file(
+        &self,
+        remote: &str,
+        local: &Path,
+        entry: &Entry,
+        found: Option<&FoundEntry>,
+    ) -> Result<Outcome, Failure> {
         let modified = entry.modified.map(system_time);
         match fs::symlink_metadata(local) {
             Ok(found) if !found.is_file() => {
@@ -210,9 +222,27 @@ impl Download {
         }
         let _budget = self.reserve(entry.size_bytes.unwrap_or(u64::MAX)).await?;
         self.progress.at(remote);
+        if let Some(found) = found {
+            let file = self.session.open_found(found, remote)?;
+            match self.content(remote, local, &file).await {
+                // The file was changed since its folder was read, and the node has dropped the old blocks.
+                Err(failure) if failure.class == Class::Damaged => {}
+                done => return done,
+            }
+        }
+        let file = self.session.open_file(remote).await?;
+        self.content(remote, local, &file).await
+    }
+
+    /// Fetches the content of an open file into a partial file, and puts that in place.
+    async fn content(
+        &self,
+        remote: &str,
+        local: &Path,
+        file: &RemoteFile,
+    ) -> Result<Outcome, Failure> {
         let write = |error: io::Error| Failure::local("write", local, &error);
         let mut partial = PartialFile::create(local).map_err(write)?;
-        let file = self.session.open_file(remote).await?;
         let mut bytes = 0;
         let mut chunks = file.chunks(0);
         while let Some(chunk) = chunks.next().await? {
@@ -227,7 +257,8 @@ impl Download {
             )
             .help("nothing was kept; ask the node's operator for a check"));
         }
-        partial.finish(modified).map_err(write)?;
+        let modified = system_time(file.properties().modified);
+        partial.finish(Some(modified)).map_err(write)?;
         Ok(Outcome::Done(bytes))
     }
 

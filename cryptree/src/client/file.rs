@@ -196,11 +196,18 @@ impl RemoteFile {
 
     /// Starts reading the content from chunk `from` on, in order, fetching ahead.
     pub fn chunks(&self, from: u64) -> ChunkReader<'_> {
+        // The node of chunk 0 was read when the file was opened: a small file costs no look-up.
+        let mut looked_up = VecDeque::new();
+        let mut next = from;
+        if from == 0 && self.properties.stream_secret.is_some() {
+            looked_up.push_back((0, self.first.clone()));
+            next = 1;
+        }
         ChunkReader {
             file: self,
-            next: from,
+            next,
             place: Some((0, ChunkPlace::first(&self.first.capability))),
-            looked_up: VecDeque::new(),
+            looked_up,
             in_flight: FuturesOrdered::new(),
             legacy: Some((0, self.first.clone())),
         }
@@ -211,6 +218,9 @@ impl RemoteFile {
     }
 
     async fn chunk(&self, index: u64) -> Result<Bytes, ClientError> {
+        if index == 0 {
+            return self.open_chunk(0, self.first.clone()).await;
+        }
         let Some(secret) = &self.properties.stream_secret else {
             let chunk = self.chunks(index).next().await?;
             return chunk.ok_or_else(|| self.damaged());

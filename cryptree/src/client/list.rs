@@ -4,10 +4,12 @@ use champ::Block;
 
 use super::{
     blocks::Wanted,
+    file::RemoteFile,
     nodes::Opened,
     path::RemotePath,
-    session::Session,
+    session::{Account, Session},
     snapshot::{Item, Page, Pages, Snapshot},
+    space::SpaceState,
 };
 use crate::{
     capability::{AbsoluteCapability, Child},
@@ -66,6 +68,34 @@ pub struct Listing {
     pub damaged: Vec<DamagedEntry>,
 }
 
+/// An entry that was opened while its folder was read.
+///
+/// Reading it needs no look-up of its path, and sees the state that the folder had.
+#[derive(Clone)]
+pub struct FoundEntry {
+    /// What is known of it.
+    pub entry: Entry,
+    item: Item,
+    space: SpaceState,
+}
+
+impl std::fmt::Debug for FoundEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FoundEntry")
+            .field("entry", &self.entry)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A page of a folder with its entries opened.
+#[derive(Debug, Clone, Default)]
+pub struct FoundPage {
+    /// Its entries, in stored order.
+    pub entries: Vec<FoundEntry>,
+    /// Entries that are there and cannot be opened.
+    pub damaged: Vec<DamagedEntry>,
+}
+
 /// How much a listing tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
@@ -101,6 +131,39 @@ impl FolderReader<'_> {
         self.list(page).await.map(Some)
     }
 
+    /// Returns the next page like [`FolderReader::next`], in full detail, with what it takes to go on from each
+    /// entry: one look-up per 20 entries, and none per file or folder that is then opened.
+    ///
+    /// # Errors
+    /// As [`FolderReader::next`].
+    pub async fn next_found(&mut self) -> Result<Option<FoundPage>, ClientError> {
+        let Some(page) = self.pages.next(&mut self.snapshot).await? else {
+            return Ok(None);
+        };
+        let mut found = FoundPage::default();
+        let mut to_open = Vec::new();
+        for child in page.children.iter().cloned() {
+            match child {
+                Child::Unreadable(..) => found.damaged.push(unreadable()),
+                child => to_open.push(child),
+            }
+        }
+        for (name, opened) in self.open_all(to_open).await? {
+            match opened {
+                Ok(item) => {
+                    let writer = item.capability().writer.clone();
+                    found.entries.push(FoundEntry {
+                        entry: Entry::of(&item.properties),
+                        space: self.snapshot.space(&writer, None).await?,
+                        item,
+                    });
+                }
+                Err(reason) => found.damaged.push(DamagedEntry { name, reason }),
+            }
+        }
+        Ok(Some(found))
+    }
+
     async fn list(&mut self, page: Page) -> Result<Listing, ClientError> {
         let mut listing = Listing::default();
         let mut to_open = Vec::new();
@@ -121,10 +184,7 @@ impl FolderReader<'_> {
                         is_hidden: None,
                     });
                 }
-                Child::Unreadable(..) => listing.damaged.push(DamagedEntry {
-                    name: None,
-                    reason: ClientError::cannot_read("an entry of the folder"),
-                }),
+                Child::Unreadable(..) => listing.damaged.push(unreadable()),
                 child => to_open.push(child),
             }
         }
@@ -199,7 +259,55 @@ impl FolderReader<'_> {
     }
 }
 
+fn unreadable() -> DamagedEntry {
+    DamagedEntry {
+        name: None,
+        reason: ClientError::cannot_read("an entry of the folder"),
+    }
+}
+
 impl Session {
+    /// Opens a file that was found while its folder was read; `path` names it in errors. No round trip.
+    ///
+    /// The node may drop blocks of a state that is no longer current: a reader that then fails opens the path
+    /// again.
+    ///
+    /// # Errors
+    /// [`ClientError::IsADirectory`].
+    pub fn open_found(&self, found: &FoundEntry, path: &str) -> Result<RemoteFile, ClientError> {
+        if found.entry.is_directory {
+            return Err(ClientError::IsADirectory {
+                path: path.to_owned(),
+            });
+        }
+        Ok(RemoteFile::new(
+            std::sync::Arc::clone(&self.account),
+            path.to_owned(),
+            found.space.clone(),
+            found.item.opened.clone(),
+            found.item.properties.clone(),
+        ))
+    }
+
+    /// Starts listing a folder that was found while the folder above it was read. No round trip.
+    ///
+    /// # Errors
+    /// [`ClientError::NotADirectory`].
+    pub fn read_found(&self, found: FoundEntry) -> Result<FolderReader<'_>, ClientError> {
+        if !found.entry.is_directory {
+            return Err(ClientError::NotADirectory {
+                path: found.entry.name,
+            });
+        }
+        let account: &Account = &self.account;
+        Ok(FolderReader {
+            pages: Pages::new(found.item.opened.clone()),
+            snapshot: Snapshot::with(account, found.space),
+            folder: found.item,
+            detail: Detail::Full,
+        })
+    }
+
     /// Starts listing a folder.
     ///
     /// # Errors

@@ -62,7 +62,7 @@ mod upload;
 
 pub use bulk::BulkUpload;
 pub use file::{ChunkReader, RemoteFile};
-pub use list::{DamagedEntry, Detail, Entry, FolderReader, Listing};
+pub use list::{DamagedEntry, Detail, Entry, FolderReader, FoundEntry, FoundPage, Listing};
 pub use path::RemotePath;
 pub use record::UnfinishedUpload;
 pub use session::{Session, Space};

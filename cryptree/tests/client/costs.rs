@@ -9,6 +9,7 @@ use champ::{
 use cryptree::{
     capability::AbsoluteCapability,
     chunk_chain::ChunkPlace,
+    client::Detail,
     directory::ItemKeys,
     file::NewChunk,
     node::{CryptreeNode, OpenNode, ParentPart},
@@ -70,6 +71,62 @@ async fn one_small_file_is_four_blocks_and_six_calls() {
     let cost = session.usage().since(before);
     assert_eq!((cost.blocks_written, cost.commits), (4, 1), "{cost:?}");
     assert!(cost.calls <= 6, "{cost:?}");
+}
+
+#[tokio::test]
+async fn reading_a_tree_looks_up_20_entries_at_once_and_no_path() {
+    let (node, session) = alice().await;
+    let mut bulk = session.bulk("/alice").await.unwrap();
+    bulk.folder("tree").await.unwrap();
+    for n in 0..4 {
+        bulk.folder(&format!("tree/{n}")).await.unwrap();
+    }
+    for n in 0..200 {
+        let bytes = content(100, n);
+        let name = format!("tree/{}/{n}", n % 4);
+        bulk.file(&name, &mut Cursor::new(&bytes), Some(100), None)
+            .await
+            .unwrap();
+    }
+    bulk.finish().await.unwrap();
+    let again = machine(&node, 2).await;
+    let before = again.usage();
+    let mut top = again
+        .read_folder("/alice/tree", Detail::Full)
+        .await
+        .unwrap();
+    let mut seen = 0;
+    while let Some(page) = top.next_found().await.unwrap() {
+        for folder in page.entries {
+            let name = folder.entry.name.clone();
+            assert!(matches!(
+                again.open_found(&folder, "/alice/tree/?"),
+                Err(cryptree::ClientError::IsADirectory { .. })
+            ));
+            let mut reader = again.read_found(folder).unwrap();
+            while let Some(page) = reader.next_found().await.unwrap() {
+                assert!(page.damaged.is_empty());
+                for found in page.entries {
+                    let path = format!("/alice/tree/{name}/{}", found.entry.name);
+                    let file = again.open_found(&found, &path).unwrap();
+                    let n: u64 = found.entry.name.parse().unwrap();
+                    assert_eq!(
+                        &file.read_at(0, 1000).await.unwrap()[..],
+                        &content(100, n)[..]
+                    );
+                    let mut chunks = file.chunks(0);
+                    assert_eq!(chunks.next().await.unwrap().unwrap().len(), 100);
+                    assert!(chunks.next().await.unwrap().is_none());
+                    assert!(again.read_found(found).is_err());
+                    seen += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(seen, 200);
+    let cost = again.usage().since(before);
+    // Four folders of 50 entries are three look-ups each and one for the page that is not there.
+    assert!(cost.calls <= 30, "{cost:?}");
 }
 
 #[tokio::test]
