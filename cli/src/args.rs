@@ -195,7 +195,7 @@ pub enum LogFormat {
 /// Options of `signup`.
 #[derive(Debug, Args)]
 pub struct SignupArgs {
-    /// The user name you want: lower case letters and digits, with single `-` or `_` between.
+    /// The user name you want: lower case letters and digits, with single `-` between.
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
 

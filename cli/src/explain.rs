@@ -48,7 +48,7 @@ fn advice(error: &ClientError) -> (Class, &'static str) {
         ),
         E::IllegalUsername { .. } => (
             Class::NotAllowed,
-            "use 1 to 32 lower case letters and digits, with single `-` or `_` between them",
+            "use 1 to 32 lower case letters and digits, with single `-` between them",
         ),
         E::WeakPassword { .. } => (
             Class::NotAllowed,
