@@ -19,9 +19,9 @@ lint:
     cargo clippy --workspace --all-targets -- -D warnings
 
 # The measured numbers of the README.
-bench:
+bench *ARGS:
     cargo build --release -p cli
-    cargo run --release -p benches --bin transfer
+    cargo run --release -p benches --bin transfer -- {{ARGS}}
 
 wasm:
     .ci/wasm
