@@ -33,7 +33,7 @@ impl Session {
             api: std::sync::Arc::clone(&account.view.blocks.api),
         };
         check_new_password(account.name.as_str(), new).map_err(|_| ClientError::WeakPassword {
-            reason: "it is empty or the same as the user name",
+            reason: "it is empty or hardly more than the user name",
         })?;
         let mut runs = account.runs();
         loop {

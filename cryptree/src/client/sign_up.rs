@@ -73,7 +73,7 @@ impl Client {
             name: name.to_owned(),
         })?;
         check_new_password(name, password).map_err(|_| ClientError::WeakPassword {
-            reason: "it is empty or the same as the user name",
+            reason: "it is empty or hardly more than the user name",
         })?;
         let taken = || ClientError::NameTaken {
             name: name.to_owned(),

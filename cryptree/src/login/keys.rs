@@ -38,7 +38,7 @@ pub enum LoginError {
     #[error("password hashing output is too short")]
     ShortOutput,
     /// A password that gives the account away.
-    #[error("password must differ from the user name")]
+    #[error("password is hardly more than the user name")]
     PasswordIsName,
     /// No password.
     #[error("password is empty")]
@@ -89,18 +89,24 @@ impl fmt::Debug for LoginKeys {
     }
 }
 
-/// Refuses passwords that no account should get: empty, or equal to the user name.
+/// Characters a password must have beside the user name when it contains that.
+const MIN_CHARS_BESIDE_NAME: usize = 8;
+
+/// Refuses passwords that give the account away: empty, or the user name in any letter case with fewer than
+/// [`MIN_CHARS_BESIDE_NAME`] characters around it. How strong it is otherwise is not judged.
 ///
 /// # Errors
 /// [`LoginError::PasswordEmpty`], [`LoginError::PasswordIsName`].
 pub fn check_new_password(username: &str, password: &str) -> Result<(), LoginError> {
     if password.is_empty() {
-        Err(LoginError::PasswordEmpty)
-    } else if password == username {
-        Err(LoginError::PasswordIsName)
-    } else {
-        Ok(())
+        return Err(LoginError::PasswordEmpty);
     }
+    let (name, folded) = (username.to_lowercase(), password.to_lowercase());
+    let beside = folded.chars().count().saturating_sub(name.chars().count());
+    if folded.contains(&name) && beside < MIN_CHARS_BESIDE_NAME {
+        return Err(LoginError::PasswordIsName);
+    }
+    Ok(())
 }
 
 fn take(bytes: &[u8]) -> Result<(Zeroizing<[u8; 32]>, &[u8]), LoginError> {
@@ -135,12 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn bad_new_passwords_are_refused() {
+    fn pgs_01_008_the_user_name_is_no_password() {
         assert_eq!(check_new_password("a", ""), Err(LoginError::PasswordEmpty));
-        assert_eq!(
-            check_new_password("a", "a"),
-            Err(LoginError::PasswordIsName)
-        );
-        assert_eq!(check_new_password("a", "A"), Ok(()));
+        for refused in ["alice", "ALICE", "Alice", "alice1", "1234567alice"] {
+            let checked = check_new_password("alice", refused);
+            assert_eq!(checked, Err(LoginError::PasswordIsName), "{refused}");
+        }
+        for allowed in ["ecila", "12345678alice", "alice in wonderland"] {
+            assert_eq!(check_new_password("alice", allowed), Ok(()), "{allowed}");
+        }
     }
 }
