@@ -25,6 +25,7 @@ pub mod identity;
 pub mod random;
 pub mod store;
 pub mod webauthn;
+pub mod workers;
 
 mod accounts;
 mod api;

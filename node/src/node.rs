@@ -28,6 +28,7 @@ use crate::{
     store::{Batch, DiskOptions, DiskStore, MemoryStore, Store, StoreError, tables},
     usage::{self, Usage},
     webauthn::InvalidHost,
+    workers::Workers,
     writers::Writers,
 };
 
@@ -119,6 +120,7 @@ impl Node {
             challenges: Challenges::default(),
             admin_times: AdminTimes::starting_at(now),
             users: UserCount::default(),
+            workers: Workers::default(),
             config,
         });
         state.registrar.found(&state).await?;
@@ -158,11 +160,18 @@ impl Node {
         serve(Arc::clone(&self.state), listener, shutdown).await
     }
 
-    /// Finishes accepted writes and closes the store; later calls fail.
+    /// Returns the background workers, for their status and for starting more.
+    pub fn workers(&self) -> &Workers {
+        &self.state.workers
+    }
+
+    /// Stops the background workers, finishes accepted writes and closes the store; later calls fail.
     ///
     /// # Errors
     /// Failures of the disk; what was acknowledged is safe also then.
     pub async fn close(&self) -> Result<(), StoreError> {
+        let grace = self.state.config.limits.shutdown_grace;
+        self.state.workers.stop(grace).await;
         self.state.store.close().await
     }
 }

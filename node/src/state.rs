@@ -20,6 +20,7 @@ use crate::{
     space::AdminTimes,
     store::Store,
     usage::Usage,
+    workers::Workers,
     writers::Writers,
 };
 
@@ -39,6 +40,8 @@ pub(crate) struct State {
     pub(crate) challenges: Challenges,
     pub(crate) admin_times: AdminTimes,
     pub(crate) users: UserCount,
+    /// What runs beside the calls: garbage collection, scrubbing and the like.
+    pub(crate) workers: Workers,
 }
 
 impl State {
