@@ -9,7 +9,7 @@ use champ::{
 use super::{
     Body, WireError,
     body::{decode_bounded, record_body},
-    signup::limited,
+    stream::limited,
 };
 use crate::{chain::ClaimChain, keys::PublicKeyHash};
 

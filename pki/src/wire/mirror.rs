@@ -2,17 +2,17 @@
 
 use bytes::Bytes;
 use champ::{
-    Cid, CidError,
+    Cid,
     access::BatWithId,
-    cbor::{Record, RecordError, Value, decode},
-    data_stream::{MAX_STRING_BYTES, Reader, Writer},
+    cbor::{Record, RecordError, Value},
+    data_stream::MAX_STRING_BYTES,
 };
 
 use super::{
-    Body, WireError,
     body::record_body,
-    signup::{MAX_PROOF_BYTES, MAX_SPACE_REQUEST_BYTES, limited},
+    signup::{MAX_PROOF_BYTES, MAX_SPACE_REQUEST_BYTES},
     snapshot::UserSnapshot,
+    stream::{FIXED, stream_body},
 };
 use crate::chain::ClaimChain;
 
@@ -35,10 +35,6 @@ pub const MAX_SNAPSHOTS_BYTES: usize = 8 << 20;
 /// not.)
 pub const FROM_THE_BEGINNING: i64 = -31_557_014_135_596_800;
 
-fn read_bat(reader: &mut Reader<'_>, max: usize) -> Result<BatWithId, WireError> {
-    Ok(BatWithId::from_value(decode(reader.bytes(max)?)?)?)
-}
-
 /// The body of `mirror`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MirrorRequest {
@@ -52,29 +48,6 @@ pub struct MirrorRequest {
     pub proof: Bytes,
 }
 
-impl Body for MirrorRequest {
-    const MAX_BYTES: usize = 16 << 10;
-
-    fn to_body(&self) -> Vec<u8> {
-        Writer::new()
-            .string(&self.username)
-            .bytes(&self.bat.encode())
-            .bytes(&self.auth)
-            .bytes(&self.proof)
-            .finish()
-    }
-
-    fn from_body(body: &Bytes) -> Result<Self, WireError> {
-        let mut reader = limited(body, Self::MAX_BYTES)?;
-        Ok(Self {
-            username: reader.string(MAX_STRING_BYTES)?.to_owned(),
-            bat: read_bat(&mut reader, MAX_BAT_BYTES)?,
-            auth: body.slice_ref(reader.bytes(MAX_AUTH_BYTES)?),
-            proof: body.slice_ref(reader.bytes(MAX_PROOF_BYTES)?),
-        })
-    }
-}
-
 /// The body of `startPaidMirror`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartPaidMirror {
@@ -84,27 +57,6 @@ pub struct StartPaidMirror {
     pub auth: Bytes,
     /// Proof of work record over the name.
     pub proof: Bytes,
-}
-
-impl Body for StartPaidMirror {
-    const MAX_BYTES: usize = 16 << 10;
-
-    fn to_body(&self) -> Vec<u8> {
-        Writer::new()
-            .string(&self.username)
-            .bytes(&self.auth)
-            .bytes(&self.proof)
-            .finish()
-    }
-
-    fn from_body(body: &Bytes) -> Result<Self, WireError> {
-        let mut reader = limited(body, Self::MAX_BYTES)?;
-        Ok(Self {
-            username: reader.string(MAX_STRING_BYTES)?.to_owned(),
-            auth: body.slice_ref(reader.bytes(MAX_AUTH_BYTES)?),
-            proof: body.slice_ref(reader.bytes(MAX_PROOF_BYTES)?),
-        })
-    }
 }
 
 /// The body of `completePaidMirror`.
@@ -120,29 +72,6 @@ pub struct CompletePaidMirror {
     pub space_request: Bytes,
 }
 
-impl Body for CompletePaidMirror {
-    const MAX_BYTES: usize = MAX_SPACE_REQUEST_BYTES + (8 << 10);
-
-    fn to_body(&self) -> Vec<u8> {
-        Writer::new()
-            .string(&self.username)
-            .bytes(&self.bat.encode())
-            .bytes(&self.proof)
-            .bytes(&self.space_request)
-            .finish()
-    }
-
-    fn from_body(body: &Bytes) -> Result<Self, WireError> {
-        let mut reader = limited(body, Self::MAX_BYTES)?;
-        Ok(Self {
-            username: reader.string(MAX_STRING_BYTES)?.to_owned(),
-            bat: read_bat(&mut reader, MAX_BAT_BYTES)?,
-            proof: body.slice_ref(reader.bytes(MAX_PROOF_BYTES)?),
-            space_request: body.slice_ref(reader.bytes(MAX_SPACE_REQUEST_BYTES)?),
-        })
-    }
-}
-
 /// The body of `getUserSnapshots`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotsRequest {
@@ -152,27 +81,6 @@ pub struct SnapshotsRequest {
     pub instance_bat: BatWithId,
     /// Only link counts changed after this, in seconds since 1970.
     pub after_epoch_seconds: i64,
-}
-
-impl Body for SnapshotsRequest {
-    const MAX_BYTES: usize = 8 << 10;
-
-    fn to_body(&self) -> Vec<u8> {
-        Writer::new()
-            .string(&self.cursor)
-            .bytes(&self.instance_bat.encode())
-            .long(self.after_epoch_seconds)
-            .finish()
-    }
-
-    fn from_body(body: &Bytes) -> Result<Self, WireError> {
-        let mut reader = limited(body, Self::MAX_BYTES)?;
-        Ok(Self {
-            cursor: reader.string(MAX_STRING_BYTES)?.to_owned(),
-            instance_bat: read_bat(&mut reader, MAX_BAT_BYTES)?,
-            after_epoch_seconds: reader.long()?,
-        })
-    }
 }
 
 /// The reply of `getUserSnapshots`: at most [`SNAPSHOT_PAGE`] users, in byte order of names.
@@ -215,43 +123,37 @@ pub struct MigrateRequest {
     pub commit: bool,
 }
 
-impl Body for MigrateRequest {
-    const MAX_BYTES: usize = MAX_MIGRATION_CHAIN_BYTES + (8 << 10);
-
-    fn to_body(&self) -> Vec<u8> {
-        let stream = Writer::new()
-            .string(&self.username)
-            .bytes(&self.chain.encode())
-            .bytes(&self.current_server.to_bytes())
-            .boolean(self.bat.is_some());
-        match &self.bat {
-            Some(bat) => stream.bytes(&bat.encode()),
-            None => stream,
-        }
-        .long(self.after_epoch_seconds)
-        .long(self.usage_bytes)
-        .boolean(self.commit)
-        .finish()
+stream_body! {
+    MirrorRequest: 16 << 10, {
+        username: MAX_STRING_BYTES,
+        bat: MAX_BAT_BYTES,
+        auth: MAX_AUTH_BYTES,
+        proof: MAX_PROOF_BYTES,
     }
-
-    fn from_body(body: &Bytes) -> Result<Self, WireError> {
-        let mut reader = limited(body, Self::MAX_BYTES)?;
-        let server = |source: CidError| RecordError::Cid {
-            field: "current server",
-            source,
-        };
-        Ok(Self {
-            username: reader.string(MAX_STRING_BYTES)?.to_owned(),
-            chain: ClaimChain::from_value(decode(reader.bytes(MAX_MIGRATION_CHAIN_BYTES)?)?)?,
-            current_server: Cid::decode(reader.bytes(MAX_SERVER_ID_BYTES)?).map_err(server)?,
-            bat: match reader.boolean()? {
-                true => Some(read_bat(&mut reader, MAX_SERVER_ID_BYTES)?),
-                false => None,
-            },
-            after_epoch_seconds: reader.long()?,
-            usage_bytes: reader.long()?,
-            commit: reader.boolean()?,
-        })
+    StartPaidMirror: 16 << 10, {
+        username: MAX_STRING_BYTES,
+        auth: MAX_AUTH_BYTES,
+        proof: MAX_PROOF_BYTES,
+    }
+    CompletePaidMirror: MAX_SPACE_REQUEST_BYTES + (8 << 10), {
+        username: MAX_STRING_BYTES,
+        bat: MAX_BAT_BYTES,
+        proof: MAX_PROOF_BYTES,
+        space_request: MAX_SPACE_REQUEST_BYTES,
+    }
+    SnapshotsRequest: 8 << 10, {
+        cursor: MAX_STRING_BYTES,
+        instance_bat: MAX_BAT_BYTES,
+        after_epoch_seconds: FIXED,
+    }
+    MigrateRequest: MAX_MIGRATION_CHAIN_BYTES + (8 << 10), {
+        username: MAX_STRING_BYTES,
+        chain: MAX_MIGRATION_CHAIN_BYTES,
+        current_server: MAX_SERVER_ID_BYTES,
+        bat: MAX_SERVER_ID_BYTES,
+        after_epoch_seconds: FIXED,
+        usage_bytes: FIXED,
+        commit: FIXED,
     }
 }
 
@@ -261,10 +163,13 @@ record_body! {
 
 #[cfg(test)]
 mod tests {
-    use champ::access::Bat;
+    use champ::{access::Bat, data_stream::Writer};
 
     use super::*;
-    use crate::claim::placeholder_provider;
+    use crate::{
+        claim::placeholder_provider,
+        wire::{Body as _, WireError},
+    };
 
     fn request() -> MigrateRequest {
         MigrateRequest {

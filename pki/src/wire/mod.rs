@@ -29,5 +29,6 @@ pub mod social;
 pub mod trailer;
 
 mod body;
+mod stream;
 
 pub use body::{Body, WireError};

@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use champ::{
     cbor::{Record, decode_shared},
-    data_stream::{MAX_STRING_BYTES, Reader, Writer},
+    data_stream::{MAX_STRING_BYTES, Writer},
 };
 
 use super::{
     Body, WireError,
-    body::decode_bounded,
     op_log::{MAX_OP_LOG_BYTES, OpLog},
     payment::PaymentProperties,
+    stream::{limited, stream_body},
 };
 use crate::chain::{ClaimChain, ClaimLink, MAX_LINKS};
 
@@ -41,12 +41,14 @@ impl<L: Record> SentLinks<L> {
         Self { links, bytes }
     }
 
-    fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        // A slice would pin the whole request, blocks and all, for as long as a claim is kept.
-        let bytes = Bytes::copy_from_slice(reader.bytes(MAX_LINKS_BYTES)?);
-        let value = decode_bounded(&bytes, MAX_LINKS_BYTES, MAX_LINKS_VALUES)?;
-        let links = L::from_value(value)?;
-        Ok(Self { links, bytes })
+    /// Keeps the bytes that links were read from.
+    pub(super) const fn as_received(links: L, bytes: Bytes) -> Self {
+        Self { links, bytes }
+    }
+
+    /// Returns the links as they were sent or are to be sent.
+    pub(super) const fn as_bytes(&self) -> &Bytes {
+        &self.bytes
     }
 
     /// Returns the links.
@@ -92,31 +94,6 @@ pub struct SignupRequest {
     pub token: String,
 }
 
-impl Body for SignupRequest {
-    const MAX_BYTES: usize = MAX_REQUEST_BYTES;
-
-    fn to_body(&self) -> Vec<u8> {
-        Writer::new()
-            .string(&self.username)
-            .bytes(&self.link.bytes)
-            .bytes(&self.ops.encode())
-            .bytes(&self.proof)
-            .string(&self.token)
-            .finish()
-    }
-
-    fn from_body(body: &Bytes) -> Result<Self, WireError> {
-        let mut reader = limited(body, Self::MAX_BYTES)?;
-        Ok(Self {
-            username: reader.string(MAX_STRING_BYTES)?.to_owned(),
-            link: SentLinks::read(&mut reader)?,
-            ops: OpLog::decode_item(&body.slice_ref(reader.bytes(MAX_OP_LOG_BYTES)?))?,
-            proof: body.slice_ref(reader.bytes(MAX_PROOF_BYTES)?),
-            token: reader.string(MAX_STRING_BYTES)?.to_owned(),
-        })
-    }
-}
-
 /// The body of `updateChain`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpdateChainRequest {
@@ -130,29 +107,6 @@ pub struct UpdateChainRequest {
     pub token: String,
 }
 
-impl Body for UpdateChainRequest {
-    const MAX_BYTES: usize = MAX_REQUEST_BYTES;
-
-    fn to_body(&self) -> Vec<u8> {
-        Writer::new()
-            .string(&self.username)
-            .bytes(&self.chain.bytes)
-            .bytes(&self.proof)
-            .string(&self.token)
-            .finish()
-    }
-
-    fn from_body(body: &Bytes) -> Result<Self, WireError> {
-        let mut reader = limited(body, Self::MAX_BYTES)?;
-        Ok(Self {
-            username: reader.string(MAX_STRING_BYTES)?.to_owned(),
-            chain: SentLinks::read(&mut reader)?,
-            proof: body.slice_ref(reader.bytes(MAX_PROOF_BYTES)?),
-            token: reader.string(MAX_STRING_BYTES)?.to_owned(),
-        })
-    }
-}
-
 /// The body of `startPaidSignup`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartPaidSignup {
@@ -162,27 +116,6 @@ pub struct StartPaidSignup {
     pub link: SentLinks<ClaimLink>,
     /// Proof of work record, forwarded unchanged.
     pub proof: Bytes,
-}
-
-impl Body for StartPaidSignup {
-    const MAX_BYTES: usize = MAX_REQUEST_BYTES;
-
-    fn to_body(&self) -> Vec<u8> {
-        Writer::new()
-            .string(&self.username)
-            .bytes(&self.link.bytes)
-            .bytes(&self.proof)
-            .finish()
-    }
-
-    fn from_body(body: &Bytes) -> Result<Self, WireError> {
-        let mut reader = limited(body, Self::MAX_BYTES)?;
-        Ok(Self {
-            username: reader.string(MAX_STRING_BYTES)?.to_owned(),
-            link: SentLinks::read(&mut reader)?,
-            proof: body.slice_ref(reader.bytes(MAX_PROOF_BYTES)?),
-        })
-    }
 }
 
 /// The body of `completePaidSignup`. The proof stands before the space request.
@@ -198,31 +131,6 @@ pub struct CompletePaidSignup {
     pub proof: Bytes,
     /// Space request signed by the new identity; empty towards the registrar.
     pub space_request: Bytes,
-}
-
-impl Body for CompletePaidSignup {
-    const MAX_BYTES: usize = MAX_REQUEST_BYTES;
-
-    fn to_body(&self) -> Vec<u8> {
-        Writer::new()
-            .string(&self.username)
-            .bytes(&self.link.bytes)
-            .bytes(&self.ops.encode())
-            .bytes(&self.proof)
-            .bytes(&self.space_request)
-            .finish()
-    }
-
-    fn from_body(body: &Bytes) -> Result<Self, WireError> {
-        let mut reader = limited(body, Self::MAX_BYTES)?;
-        Ok(Self {
-            username: reader.string(MAX_STRING_BYTES)?.to_owned(),
-            link: SentLinks::read(&mut reader)?,
-            ops: OpLog::decode_item(&body.slice_ref(reader.bytes(MAX_OP_LOG_BYTES)?))?,
-            proof: body.slice_ref(reader.bytes(MAX_PROOF_BYTES)?),
-            space_request: body.slice_ref(reader.bytes(MAX_SPACE_REQUEST_BYTES)?),
-        })
-    }
 }
 
 /// The reply of `signup` and `updateChain`.
@@ -290,12 +198,32 @@ impl Body for StartPaidReply {
     }
 }
 
-/// Starts reading a data stream of at most `max` bytes.
-pub(super) fn limited(body: &Bytes, max: usize) -> Result<Reader<'_>, WireError> {
-    if body.len() > max {
-        return Err(WireError::TooLarge { max });
+stream_body! {
+    SignupRequest: MAX_REQUEST_BYTES, {
+        username: MAX_STRING_BYTES,
+        link: MAX_LINKS_BYTES,
+        ops: MAX_OP_LOG_BYTES,
+        proof: MAX_PROOF_BYTES,
+        token: MAX_STRING_BYTES,
     }
-    Ok(Reader::new(body))
+    UpdateChainRequest: MAX_REQUEST_BYTES, {
+        username: MAX_STRING_BYTES,
+        chain: MAX_LINKS_BYTES,
+        proof: MAX_PROOF_BYTES,
+        token: MAX_STRING_BYTES,
+    }
+    StartPaidSignup: MAX_REQUEST_BYTES, {
+        username: MAX_STRING_BYTES,
+        link: MAX_LINKS_BYTES,
+        proof: MAX_PROOF_BYTES,
+    }
+    CompletePaidSignup: MAX_REQUEST_BYTES, {
+        username: MAX_STRING_BYTES,
+        link: MAX_LINKS_BYTES,
+        ops: MAX_OP_LOG_BYTES,
+        proof: MAX_PROOF_BYTES,
+        space_request: MAX_SPACE_REQUEST_BYTES,
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use champ::cbor::{Fields, Map, Record, RecordError, Value, decode_canonical};
 
-use super::{Body, WireError, body::decode_bounded, signup::limited};
+use super::{Body, WireError, body::decode_bounded, stream::limited};
 use crate::boxing::PublicBoxingKey;
 
 /// Longest sealed request, in bytes.
