@@ -13,6 +13,7 @@ use pki::{
     wire::{
         block_group::BlockFormat,
         login_data::{LoginData, LoginResponse, OpaqueCipherText, RootChange},
+        refusal::text,
         second_factor::{MethodKind, MultiFactorMethods, MultiFactorRequest, MultiFactorResponse},
     },
 };
@@ -250,9 +251,9 @@ async fn admit_user(state: &State, user: &User, is_proxied: bool) -> Result<(), 
         return Ok(());
     }
     Err(Refusal::rule(if user.is_local {
-        "Your subscription has expired, please contact us to renew"
+        text::SUBSCRIPTION_EXPIRED
     } else {
-        "Please login on your home server"
+        text::WRONG_SERVER
     }))
 }
 

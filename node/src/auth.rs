@@ -17,6 +17,8 @@ pub(crate) struct Window {
 impl Window {
     /// Five minutes either way.
     pub(crate) const MINUTES_5: Self = Self::both(300_000);
+    /// Ten minutes either way.
+    pub(crate) const MINUTES_10: Self = Self::both(600_000);
     /// One minute either way.
     pub(crate) const MINUTE: Self = Self::both(60_000);
     /// One hour either way.

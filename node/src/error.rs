@@ -10,7 +10,7 @@ use bytes::Bytes;
 use champ::Cid;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
-use pki::pointer::PointerRejection;
+use pki::{pointer::PointerRejection, wire::refusal::text};
 
 use crate::store::StoreError;
 
@@ -46,13 +46,13 @@ pub enum Refusal {
     #[error("Request body was not received")]
     BodyIncomplete,
     /// The owner is in no claim chain this node knows.
-    #[error("Unknown identity key: {0}")]
+    #[error("{}{}", text::UNKNOWN_IDENTITY, .0)]
     UnknownOwner(Cid),
     /// The name is in no claim chain this node knows.
     #[error("No value present")]
     UnknownName,
     /// The owner has a chain but no server to send the call to.
-    #[error("Unable to find home server to send request to for {0}")]
+    #[error("{}{}", text::NO_HOME, .0)]
     NoHome(Cid),
     /// The owner lives elsewhere, and this node does not forward.
     #[error("This server is not the home of the user and does not forward requests")]
@@ -61,13 +61,13 @@ pub enum Refusal {
     #[error("Please use the link owner's server")]
     ForeignLink,
     /// A signature that does not verify.
-    #[error("Invalid signature")]
+    #[error("{}", text::INVALID_SIGNATURE)]
     Signature,
     /// A block signature over something else.
-    #[error("Invalid signature for block!")]
+    #[error("{}", text::INVALID_BLOCK_SIGNATURE)]
     BlockSignature,
     /// A signed time outside its window.
-    #[error("Stale auth time, is your clock accurate?")]
+    #[error("{}", text::STALE_AUTH)]
     Stale,
     /// A signed time that is not an integer.
     #[error("Invalid cbor for time in authorisation!")]
@@ -76,23 +76,24 @@ pub enum Refusal {
     #[error("Illegal path for signed request: {0}")]
     AuthorisationPath(String),
     /// A block whose tokens do not allow the read.
-    #[error("Unauthorised!")]
+    #[error("{}", text::UNAUTHORIZED)]
     Unauthorised,
     /// A mirror token that is not the user's.
     #[error("Unauthorized!")]
     MirrorToken,
     /// The root of a lookup is not in the owner's space.
-    #[error("Champ root not present locally: {0}")]
+    #[error("{}{}", text::CHAMP_ROOT_ABSENT, .0)]
     ChampRootAbsent(Cid),
     /// A writer that no ownership proof leads to.
     #[error("Writer not present on this server: {0}")]
     UnknownWriter(Cid),
     /// More than the legal size of a block.
-    #[error("Block too big!")]
+    #[error("{}", text::BLOCK_TOO_BIG)]
     BlockTooBig,
     /// The user's space is full.
     #[error(
-        "Storage quota reached! \nUsed {used} out of {quota} bytes. Rejecting write of size {size}. \nPlease delete some files or request more space."
+        "{message} \nUsed {used} out of {quota} bytes. Rejecting write of size {size}. \nPlease delete some files or request more space.",
+        message = text::QUOTA_REACHED
     )]
     QuotaReached {
         /// Confirmed bytes.
@@ -103,7 +104,7 @@ pub enum Refusal {
         size: u64,
     },
     /// The user uploaded more than the quota in the sliding window.
-    #[error("Upload bandwidth exceeded please try again tomorrow")]
+    #[error("{}", text::BANDWIDTH_EXCEEDED)]
     UploadRate,
     /// The disk is nearly full.
     #[error("Server disk full, please contact the operator of this server")]
@@ -112,10 +113,10 @@ pub enum Refusal {
     #[error(transparent)]
     Pointer(#[from] PointerRejection),
     /// The login record, key or name did not match.
-    #[error("Incorrect username or password")]
+    #[error("{}", text::BAD_LOGIN)]
     Login,
     /// Too many attempts; the text begins with `Rate Limit: `.
-    #[error("Rate Limit: {0}. Please try again later")]
+    #[error("{}{}. Please try again later", text::RATE_LIMIT, .0)]
     RateLimit(&'static str),
     /// Refused by a rule of the call; the text is for people or fixed by the spec.
     #[error("{0}")]

@@ -8,7 +8,7 @@ use std::{
 use champ::{Cid, MemoryBlocks, SourceError, cbor::Record as _};
 use pki::{
     chain::ClaimChain,
-    claim::Date,
+    claim::{Claim, Date},
     keys::{PublicSigningKey, Writer},
     owned::{PointerSource, WalkLimits, owned_by_user},
     pointer::{PointerUpdate, SignedPointer, check_successor},
@@ -16,6 +16,7 @@ use pki::{
     wire::{
         op_log::{BlockWrite, NewLogin, NewMirrorBat, Op, OpLog},
         pointer_batch::PointerWrite,
+        refusal::text,
         signup::SignupRequest,
     },
 };
@@ -63,15 +64,7 @@ pub(crate) async fn sign_up(
     request: SignupRequest,
 ) -> Result<Outcome, Refusal> {
     let link = request.link.get();
-    match link.claim.providers.as_slice() {
-        [provider] if provider.hash() == state.identity.current().hash() => {}
-        [provider, ..] => {
-            return Err(Refusal::rule(format!(
-                "Trying to signup to wrong host! {provider}"
-            )));
-        }
-        [] => return Err(Refusal::rule("Trying to signup to wrong host! ")),
-    }
+    check_provider(state, &link.claim)?;
     let name = Username::parse_new(&request.username).map_err(|e| Refusal::rule(e.to_string()))?;
     let today = Date::from_unix_seconds(state.clock.now_seconds()).to_days();
     if !(today..=today + MAX_CLAIM_DAYS).contains(&link.claim.expiry.to_days()) {
@@ -148,6 +141,15 @@ pub(crate) async fn sign_up(
     Ok(Outcome::Done)
 }
 
+/// Refuses a claim that names another server as the home.
+pub(crate) fn check_provider(state: &State, claim: &Claim) -> Result<(), Refusal> {
+    match claim.providers.as_slice() {
+        [provider] if provider.hash() == state.identity.current().hash() => Ok(()),
+        [provider, ..] => Err(Refusal::rule(format!("{}{provider}", text::WRONG_HOST))),
+        [] => Err(Refusal::rule(text::WRONG_HOST)),
+    }
+}
+
 /// Decides whether a name may have space here; returns what to commit for it, and the quota.
 async fn admit(state: &State, name: &Username, token: &str) -> Result<(Batch, u64), Refusal> {
     let row = name.as_str().as_bytes().to_vec();
@@ -183,9 +185,9 @@ async fn admit(state: &State, name: &Username, token: &str) -> Result<(Batch, u6
         return Ok((grant(Batch::new()), granted));
     }
     Err(Refusal::rule(if token.is_empty() {
-        "This server is not currently accepting new sign ups. Please try again later"
+        text::SIGNUPS_CLOSED
     } else {
-        "Invalid signup token."
+        text::BAD_SIGNUP_TOKEN
     }))
 }
 

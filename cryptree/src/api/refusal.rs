@@ -1,6 +1,9 @@
 //! From a reply that is not 200 to an error a person or a program can act on (Spec: 05 §7.3, §7.4).
 
-use pki::wire::trailer::decode_trailer;
+use pki::wire::{
+    refusal::{Refusal, text},
+    trailer::decode_trailer,
+};
 
 use crate::{
     error::ClientError,
@@ -39,55 +42,43 @@ impl Failure {
 /// Sorts a refusal by status and message.
 pub(super) fn classify(request: &ApiRequest, response: &ApiResponse) -> Failure {
     let message = message_of(response);
-    let contains = |text: &str| message.contains(text);
-    let error = if contains("Storage quota reached") {
-        ClientError::QuotaReached { message }
-    } else if message.starts_with("Rate Limit") || contains("bandwidth exceeded") {
-        ClientError::RateLimited { message }
-    } else if matches!(response.status, 429 | 503) || contains("Queue full") {
-        return Failure::Busy(ClientError::RateLimited { message });
-    } else if matches!(response.status, 502 | 504) {
+    let contains = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
+    let is_busy = matches!(response.status, 429 | 503) || contains(&[text::QUEUE_FULL]);
+    // Limits that last: waiting a moment does not help.
+    let is_limit = message.starts_with("Rate Limit") || contains(&["exceeded"]);
+    let error = match Refusal::of(&message) {
+        Refusal::QuotaReached => ClientError::QuotaReached { message },
+        Refusal::RateLimited if is_limit => ClientError::RateLimited { message },
+        _ if is_busy => return Failure::Busy(ClientError::RateLimited { message }),
         // A proxy lost the node's answer: the call may have been processed.
-        return Failure::Transport(TransportError::Interrupted(
-            Box::<dyn std::error::Error + Send + Sync>::from(message).into(),
-        ));
-    } else if contains("CAS exception") || contains("Mutable pointer update failed") {
-        ClientError::Conflict
-    } else if contains("Incorrect username or password") || contains("Incorrect password") {
-        ClientError::WrongCredentials
-    } else if [
-        "Invalid TOTP code",
-        "Invalid backup code",
-        "Unknown credential id",
-    ]
-    .into_iter()
-    .any(contains)
-    {
-        ClientError::SecondFactorRefused { message }
-    } else if [
-        "Please login on your home server",
-        "Your subscription has expired",
-        "Unable to find home server",
-        "Trying to signup to wrong host",
-    ]
-    .into_iter()
-    .any(contains)
-    {
-        ClientError::WrongServer { message }
-    } else if [
-        "not currently accepting new sign ups",
-        "Invalid signup token",
-    ]
-    .into_iter()
-    .any(contains)
-    {
-        ClientError::SignupRefused { message }
-    } else {
-        ClientError::Refused {
+        _ if matches!(response.status, 502 | 504) => {
+            return Failure::Transport(TransportError::Interrupted(
+                Box::<dyn std::error::Error + Send + Sync>::from(message).into(),
+            ));
+        }
+        // One with the current pointer is read by whoever moved it.
+        Refusal::Conflict if !message.starts_with(text::POINTER_CAS) => ClientError::Conflict,
+        Refusal::BadLogin => ClientError::WrongCredentials,
+        Refusal::BadCode | Refusal::UnknownCredential => {
+            ClientError::SecondFactorRefused { message }
+        }
+        _ if contains(&[
+            text::WRONG_SERVER,
+            text::SUBSCRIPTION_EXPIRED,
+            text::NO_HOME,
+            text::WRONG_HOST,
+        ]) =>
+        {
+            ClientError::WrongServer { message }
+        }
+        _ if contains(&[text::SIGNUPS_CLOSED, text::BAD_SIGNUP_TOKEN]) => {
+            ClientError::SignupRefused { message }
+        }
+        _ => ClientError::Refused {
             call: request.path.to_string(),
             status: response.status,
             message,
-        }
+        },
     };
     Failure::Final(error)
 }

@@ -17,30 +17,36 @@ use crate::{
 /// Most addresses on the waiting list.
 const MAX_WAITING: usize = 1_000_000;
 
-pub(super) async fn answer(call: &Call<'_>) -> Result<Option<Reply>, Refusal> {
-    Ok(Some(match call.name {
-        "version" => Reply::record(&VersionInfo {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            build: String::new(),
-        }),
-        "signups" => Reply::record(&AllowedSignups {
-            free: call.state.users.count(call.state).await? < call.state.config.max_users,
-            paid: false,
-        }),
-        "waitlist" => Reply::cbor(&Value::Bool(wait(call).await?)),
-        "pending" => {
-            let admin = admin(call)?;
-            let auth = call.query.hex("auth")?;
-            Reply::record(&space::pending(call.state, &admin, &auth).await?)
-        }
-        "approve" => {
-            let admin = admin(call)?;
-            let request = call.query.hex("req")?;
-            space::approve(call.state, &admin, &request).await?;
-            Reply::cbor(&Value::Bool(true))
-        }
-        _ => return Ok(None),
+pub(super) fn version() -> Reply {
+    Reply::record(&VersionInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        build: String::new(),
+    })
+}
+
+pub(super) async fn signups(call: &Call<'_>) -> Result<Reply, Refusal> {
+    Ok(Reply::record(&AllowedSignups {
+        free: call.state.users.count(call.state).await? < call.state.config.max_users,
+        paid: false,
     }))
+}
+
+pub(super) async fn waitlist(call: &Call<'_>) -> Result<Reply, Refusal> {
+    Ok(Reply::cbor(&Value::Bool(wait(call).await?)))
+}
+
+pub(super) async fn pending(call: &Call<'_>) -> Result<Reply, Refusal> {
+    let admin = admin(call)?;
+    let auth = call.query.hex("auth")?;
+    let requests = space::pending(call.state, &admin, &auth).await?;
+    Ok(Reply::record(&requests))
+}
+
+pub(super) async fn approve(call: &Call<'_>) -> Result<Reply, Refusal> {
+    let admin = admin(call)?;
+    let request = call.query.hex("req")?;
+    space::approve(call.state, &admin, &request).await?;
+    Ok(Reply::cbor(&Value::Bool(true)))
 }
 
 /// Reads who asks, and checks that this node is meant.

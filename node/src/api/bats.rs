@@ -16,28 +16,24 @@ use crate::{
     http::{Call, Reply},
 };
 
-pub(super) async fn answer(call: &Call<'_>) -> Result<Option<Reply>, Refusal> {
-    Ok(Some(match call.name {
-        "getUserBats" => {
-            let user = local(authorised(call).await?)?;
-            let bats = bats::of_user(call.state, &user.name).await?;
-            Reply::cbor_bytes(bats::encode(&bats))
-        }
-        "addBat" => {
-            let user = authorised(call).await?;
-            let id = call
-                .query
-                .required("batid")?
-                .parse::<Cid>()
-                .map_err(|error| Refusal::malformed(format!("Invalid BAT id: {error}")))?;
-            let bat = Bat::parse(call.query.required("bat")?)
-                .map_err(|_| Refusal::malformed("Incorrect BAT"))?;
-            let user = local(user)?;
-            bats::add(call.state, &user.name, BatId::new(id), bat).await?;
-            Reply::cbor(&Value::Bool(true))
-        }
-        _ => return Ok(None),
-    }))
+pub(super) async fn list(call: &Call<'_>) -> Result<Reply, Refusal> {
+    let user = local(authorised(call).await?)?;
+    let bats = bats::of_user(call.state, &user.name).await?;
+    Ok(Reply::cbor_bytes(bats::encode(&bats)))
+}
+
+pub(super) async fn add(call: &Call<'_>) -> Result<Reply, Refusal> {
+    let user = authorised(call).await?;
+    let id = call
+        .query
+        .required("batid")?
+        .parse::<Cid>()
+        .map_err(|error| Refusal::malformed(format!("Invalid BAT id: {error}")))?;
+    let bat =
+        Bat::parse(call.query.required("bat")?).map_err(|_| Refusal::malformed("Incorrect BAT"))?;
+    let user = local(user)?;
+    bats::add(call.state, &user.name, BatId::new(id), bat).await?;
+    Ok(Reply::cbor(&Value::Bool(true)))
 }
 
 /// Returns the user whose identity key signed the call's own path.
@@ -49,9 +45,8 @@ async fn authorised(call: &Call<'_>) -> Result<Arc<User>, Refusal> {
         .named(call.query.required("username")?)
         .await?;
     let key = call.state.identity_key(&user).await?;
-    let path = format!("peergos/v0/bats/{}", call.name);
     let now = call.state.clock.now_millis();
-    signed_request(&key, &auth, &path, now, Window::MINUTES_5)?;
+    signed_request(&key, &auth, call.what.path(), now, Window::MINUTES_5)?;
     Ok(user)
 }
 

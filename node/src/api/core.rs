@@ -2,14 +2,14 @@
 
 use std::io::Write as _;
 
-use champ::{cbor::Record as _, data_stream::Writer};
+use champ::cbor::Record as _;
 use flate2::{Compression, write::GzEncoder};
 use pki::{
     keys::Owner,
     wire::{
         Body as _,
         directory::{KeyRequest, NameRequest, PublicKeyReply, UsernameReply, Usernames},
-        signup::{SignupRequest, StartPaidSignup, UpdateChainRequest},
+        signup::{SignupReply, SignupRequest, UpdateChainRequest},
     },
 };
 
@@ -21,53 +21,30 @@ use crate::{
     signup::{self, Outcome},
 };
 
-/// The difficulty that tells a client never to try: this node sells nothing.
-const NEVER: i32 = 256;
 /// Longest prefix of a name listing.
 const MAX_PREFIX_BYTES: usize = 64;
 
-pub(super) async fn answer(
-    call: &Call<'_>,
-    body: &mut RequestBody,
-) -> Result<Option<Reply>, Refusal> {
-    Ok(Some(match call.name {
-        "getChain" => get_chain(call, body).await?,
-        "getPublicKey" => get_public_key(call, body).await?,
-        "getUsername" => get_username(call, body).await?,
-        "getUsernamesGzip" => get_usernames(call).await?,
-        "signup" => sign_up(call, body).await?,
-        "updateChain" => update_chain(call, body).await?,
-        "startPaidSignup" => {
-            read::<StartPaidSignup>(body).await?;
-            work_wanted(NEVER)
-        }
-        "completePaidSignup" | "startPaidMirror" | "completePaidMirror" => {
-            return Err(Refusal::Unimplemented("This server does not sell storage"));
-        }
-        "mirror" | "getUserSnapshots" | "migrateUser" => {
-            return Err(Refusal::Unimplemented(
-                "This server does not mirror or migrate users",
-            ));
-        }
-        _ => return Ok(None),
-    }))
-}
-
-async fn get_chain(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+pub(super) async fn get_chain(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
     let NameRequest(name) = read(body).await?;
     Ok(Reply::cbor_bytes(
         call.state.directory.chain(&name).await?.encode(),
     ))
 }
 
-async fn get_public_key(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+pub(super) async fn get_public_key(
+    call: &Call<'_>,
+    body: &mut RequestBody,
+) -> Result<Reply, Refusal> {
     let NameRequest(name) = read(body).await?;
     let chain = call.state.directory.chain(&name).await?;
     let key = chain.identity().map(|identity| identity.hash().clone());
     Ok(Reply::bytes(PublicKeyReply(key).to_body()))
 }
 
-async fn get_username(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+pub(super) async fn get_username(
+    call: &Call<'_>,
+    body: &mut RequestBody,
+) -> Result<Reply, Refusal> {
     let KeyRequest(key) = read(body).await?;
     let name = call
         .state
@@ -80,7 +57,7 @@ async fn get_username(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, 
     ))
 }
 
-async fn get_usernames(call: &Call<'_>) -> Result<Reply, Refusal> {
+pub(super) async fn get_usernames(call: &Call<'_>) -> Result<Reply, Refusal> {
     let prefix = call.rest;
     let mut names = call.state.directory.names().await?;
     if !prefix.is_empty() && prefix.len() <= MAX_PREFIX_BYTES {
@@ -95,16 +72,19 @@ async fn get_usernames(call: &Call<'_>) -> Result<Reply, Refusal> {
     Ok(Reply::gzipped_json(compressed))
 }
 
-async fn sign_up(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+pub(super) async fn sign_up(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
     let request = read::<SignupRequest>(body).await?;
     Ok(match signup::sign_up(call.state, request).await? {
-        Outcome::Done => Reply::byte_boolean(true),
-        Outcome::MoreWork(difficulty) => work_wanted(difficulty.into()),
+        Outcome::Done => accepted(),
+        Outcome::MoreWork(difficulty) => work_wanted(difficulty),
     })
 }
 
 /// Renewal, change of server, change of key. First registrations come through sign-up.
-async fn update_chain(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+pub(super) async fn update_chain(
+    call: &Call<'_>,
+    body: &mut RequestBody,
+) -> Result<Reply, Refusal> {
     let request = read::<UpdateChainRequest>(body).await?;
     let state = call.state;
     let mut turn = state.registrar.turn().await;
@@ -123,8 +103,8 @@ async fn update_chain(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, 
         )
         .await?;
     let prepared = match decision {
-        Decision::Unchanged => return Ok(Reply::byte_boolean(true)),
-        Decision::MoreWork(difficulty) => return Ok(work_wanted(difficulty.into())),
+        Decision::Unchanged => return Ok(accepted()),
+        Decision::MoreWork(difficulty) => return Ok(work_wanted(difficulty)),
         Decision::Change(prepared) => prepared,
     };
     if !state
@@ -139,9 +119,13 @@ async fn update_chain(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, 
         .registrar
         .committed(&mut turn, state, *prepared)
         .await?;
-    Ok(Reply::byte_boolean(true))
+    Ok(accepted())
 }
 
-fn work_wanted(difficulty: i32) -> Reply {
-    Reply::bytes(Writer::new().boolean(false).int(difficulty).finish())
+fn work_wanted(difficulty: u16) -> Reply {
+    Reply::bytes(SignupReply::MoreWork(difficulty.into()).to_body())
+}
+
+fn accepted() -> Reply {
+    Reply::bytes(SignupReply::Accepted.to_body())
 }

@@ -7,7 +7,7 @@ use champ::{
 };
 use pki::{
     username::Username,
-    wire::link::{LabelError, LinkCount, LinkCounts, LinkLabel, SecretLinkTarget},
+    wire::link::{LabelError, LinkCount, LinkCounts, LinkCountsQuery, LinkLabel, SecretLinkTarget},
     writer_data::WriterData,
 };
 use subtle::ConstantTimeEq as _;
@@ -17,7 +17,7 @@ use crate::{
     blocks::{AuthorisedBlocks, StoredBlocks, source_refusal},
     directory::User,
     error::Refusal,
-    http::{Call, Query, Reply, parse_bat},
+    http::{Call, Reply},
     pointers::stored_update,
     state::State,
     store::{Batch, tables},
@@ -165,32 +165,15 @@ fn prefix(name: &Username) -> Vec<u8> {
     key
 }
 
-/// The parameters of `link/counts`; official clients write `?bat=` where `&bat=` is meant.
-fn counts_parameters<'a>(query: &'a Query<'_>) -> Result<(i64, &'a str), Refusal> {
-    let after = query.required("after")?;
-    let (after, bat) = match after.split_once("?bat=") {
-        Some(parts) => parts,
-        None => (after, query.required("bat")?),
-    };
-    let after = after
-        .parse()
-        .map_err(|_| Refusal::malformed("Invalid integer in parameter after"))?;
-    Ok((after, bat))
-}
-
 pub(super) async fn counts(call: &Call<'_>) -> Result<Reply, Refusal> {
-    let (after_seconds, bat) = counts_parameters(&call.query)?;
-    let bat = parse_bat(bat)?;
+    let asked = LinkCountsQuery::from_query(call.query.wire())?;
     let state = call.state;
-    let user = state
-        .directory
-        .named_local(call.query.required("owner")?)
-        .await?;
+    let user = state.directory.named_local(&asked.owner).await?;
     let newest = bats::newest(state, &user.name)
         .await?
         .ok_or(Refusal::MirrorToken)?;
-    let is_same = newest.bat.secret().ct_eq(bat.bat.secret());
-    if !bool::from(is_same) || newest.id != bat.id {
+    let is_same = newest.bat.secret().ct_eq(asked.bat.bat.secret());
+    if !bool::from(is_same) || newest.id != asked.bat.id {
         return Err(Refusal::MirrorToken);
     }
     let prefix = prefix(&user.name);
@@ -206,7 +189,7 @@ pub(super) async fn counts(call: &Call<'_>) -> Result<Reply, Refusal> {
         for (key, row) in page {
             let uses = Uses::decode(&row).map_err(Refusal::internal)?;
             let label = key.last_chunk::<4>().map_or(0, |n| u32::from_be_bytes(*n));
-            if uses.modified_epoch_seconds > after_seconds {
+            if uses.modified_epoch_seconds > asked.after_epoch_seconds {
                 counts.push(LinkCount {
                     label: label.into(),
                     count: uses.count,

@@ -9,25 +9,14 @@ use pki::{
     },
 };
 
-use super::{read, second_factors, wire};
+use super::{read, wire};
 use crate::{
     accounts::{self, LoginAttempt},
     error::Refusal,
     http::{Call, Reply, RequestBody},
 };
 
-pub(super) async fn answer(
-    call: &Call<'_>,
-    body: &mut RequestBody,
-) -> Result<Option<Reply>, Refusal> {
-    Ok(match call.name {
-        "setLogin" => Some(set_login(call, body).await?),
-        "getLogin" => Some(get_login(call).await?),
-        _ => second_factors::answer(call, body).await?,
-    })
-}
-
-async fn set_login(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+pub(super) async fn set_login(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
     let signature = call.query.hex("auth")?;
     let data = read::<LoginData>(body).await?;
     let is_replica = call.query.flag("local");
@@ -35,7 +24,7 @@ async fn set_login(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Ref
     Ok(Reply::byte_boolean(done))
 }
 
-async fn get_login(call: &Call<'_>) -> Result<Reply, Refusal> {
+pub(super) async fn get_login(call: &Call<'_>) -> Result<Reply, Refusal> {
     let auth = call.query.hex("auth")?;
     let author = PublicSigningKey::decode(&call.query.hex("author")?).map_err(|error| {
         Refusal::malformed(format!("Invalid cbor for PublicSigningKey! {error}"))

@@ -11,39 +11,28 @@ use crate::{
     messages,
 };
 
-pub(super) async fn answer(
-    call: &Call<'_>,
-    body: &mut RequestBody,
-) -> Result<Option<Reply>, Refusal> {
+pub(super) async fn retrieve(call: &Call<'_>) -> Result<Reply, Refusal> {
     let state = call.state;
-    Ok(Some(match call.name {
-        "retrieve" => {
-            let auth = call.query.hex("auth")?;
-            let user = state
-                .directory
-                .named_local(call.query.required("username")?)
-                .await?;
-            let key = state.identity_key(&user).await?;
-            signed_request(
-                &key,
-                &auth,
-                "peergos/v0/server-message/retrieve",
-                state.clock.now_millis(),
-                Window::MINUTES_5,
-            )?;
-            Reply::record(&messages::retrieve(state, &user.name).await?)
-        }
-        "send" => {
-            let name = call.query.required("username")?;
-            let signed = read_bytes(body, MAX_SEND_BYTES).await?;
-            let user = state.directory.named_local(name).await?;
-            let key = state.identity_key(&user).await?;
-            let message = key
-                .verify_attached(&signed)
-                .map_err(|_| Refusal::Signature)?;
-            messages::send(state, &user.name, message).await?;
-            Reply::cbor(&Value::Bool(true))
-        }
-        _ => return Ok(None),
-    }))
+    let auth = call.query.hex("auth")?;
+    let user = state
+        .directory
+        .named_local(call.query.required("username")?)
+        .await?;
+    let key = state.identity_key(&user).await?;
+    let now = state.clock.now_millis();
+    signed_request(&key, &auth, call.what.path(), now, Window::MINUTES_5)?;
+    Ok(Reply::record(&messages::retrieve(state, &user.name).await?))
+}
+
+pub(super) async fn send(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+    let state = call.state;
+    let name = call.query.required("username")?;
+    let signed = read_bytes(body, MAX_SEND_BYTES).await?;
+    let user = state.directory.named_local(name).await?;
+    let key = state.identity_key(&user).await?;
+    let message = key
+        .verify_attached(&signed)
+        .map_err(|_| Refusal::Signature)?;
+    messages::send(state, &user.name, message).await?;
+    Ok(Reply::cbor(&Value::Bool(true)))
 }

@@ -6,122 +6,93 @@ mod core;
 mod links;
 mod login;
 mod messages;
+mod mirror;
 mod mutable;
+mod paid;
 mod second_factors;
 mod social;
 mod space;
 mod storage;
 
 use bytes::Bytes;
-use pki::wire::{Body, WireError};
+use pki::wire::{Body, WireError, call::Call as Name, second_factor::MethodKind};
 
 use crate::{
     error::Refusal,
     http::{Call, Reply, RequestBody},
 };
 
-/// The families of calls, by path prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Family {
-    /// `/api/v0/`: blocks.
-    Storage,
-    /// `/peergos/v0/core/`: names and sign-up.
-    Core,
-    /// `/peergos/v0/mutable/`: pointers.
-    Mutable,
-    /// `/peergos/v0/login/`: accounts.
-    Login,
-    /// `/peergos/v0/social/`: follow requests.
-    Social,
-    /// `/peergos/v0/storage/`: space.
-    Space,
-    /// `/peergos/v0/admin/`: administration.
-    Admin,
-    /// `/peergos/v0/bats/`: mirror tokens.
-    Bats,
-    /// `/peergos/v0/server-message/`: messages.
-    Messages,
-}
+/// Answers one call. A call that is in the table and not here does not compile.
+pub(crate) async fn answer(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+    match call.what {
+        Name::Id => Ok(storage::id(call)),
+        Name::Ids => Ok(storage::ids(call)),
+        Name::LinkHost => storage::link_host(call).await,
+        Name::BlockstoreProps => Ok(storage::properties()),
+        Name::BlockstoreAuth => storage::direct_write(call, body).await,
+        Name::BlockstoreAuthReads => storage::direct_read(call, body).await,
+        Name::TransactionStart => storage::start_transaction(call).await,
+        Name::TransactionClose => storage::close_transaction(call).await,
+        Name::BlockPutBulk => storage::put_bulk(call, body).await,
+        Name::BlockPut => storage::put_multipart(call, body).await,
+        Name::BlockGet => storage::get(call).await,
+        Name::BlockStat => storage::stat(call).await,
+        Name::ChampGetBulk | Name::ChampGet => storage::champ_lookup(call).await,
+        Name::LinkGet => links::get(call).await,
+        Name::LinkCounts => links::counts(call).await,
+        Name::IpnsGet => storage::identity_record(call),
 
-impl Family {
-    /// Returns the family of a decoded path and what follows the prefix.
-    pub(crate) fn of_path(path: &str) -> Option<(Self, &str)> {
-        if let Some(rest) = path.strip_prefix("/api/v0/") {
-            return Some((Self::Storage, rest));
-        }
-        let (family, rest) = path.strip_prefix("/peergos/v0/")?.split_once('/')?;
-        let family = match family {
-            "core" => Self::Core,
-            "mutable" => Self::Mutable,
-            "login" => Self::Login,
-            "social" => Self::Social,
-            "storage" => Self::Space,
-            "admin" => Self::Admin,
-            "bats" => Self::Bats,
-            "server-message" => Self::Messages,
-            _ => return None,
-        };
-        Some((family, rest))
+        Name::GetPointer => mutable::get(call).await,
+        Name::SetPointer => mutable::set(call, body).await,
+        Name::SetPointers => mutable::set_all(call, body).await,
+
+        Name::SetLogin => login::set_login(call, body).await,
+        Name::GetLogin => login::get_login(call).await,
+        Name::ListMfa => second_factors::list(call).await,
+        Name::AddTotp => second_factors::add_totp(call).await,
+        Name::EnableTotp => second_factors::enable(call, MethodKind::Totp).await,
+        Name::AddMount => second_factors::add_mount(call).await,
+        Name::EnableMount => second_factors::enable(call, MethodKind::Mount).await,
+        Name::GenBackupCodes => second_factors::make_backup_codes(call).await,
+        Name::RegisterWebauthnStart => second_factors::start_webauthn(call).await,
+        Name::RegisterWebauthnComplete => second_factors::complete_webauthn(call, body).await,
+        Name::DeleteMfa => second_factors::delete(call).await,
+
+        Name::Usage => space::usage(call).await,
+        Name::Quota => space::quota(call).await,
+        Name::PaymentProperties => space::payment_properties(call).await,
+        Name::RequestSpace => space::request(call).await,
+
+        Name::Version => Ok(admin::version()),
+        Name::Signups => admin::signups(call).await,
+        Name::Waitlist => admin::waitlist(call).await,
+        Name::Pending => admin::pending(call).await,
+        Name::Approve => admin::approve(call).await,
+
+        Name::GetUserBats => bats::list(call).await,
+        Name::AddBat => bats::add(call).await,
+
+        Name::RetrieveMessages => messages::retrieve(call).await,
+        Name::SendMessage => messages::send(call, body).await,
+
+        Name::SendFollowRequest => social::send(call, body).await,
+        Name::GetFollowRequests => social::list(call).await,
+        Name::RemoveFollowRequest => social::remove(call, body).await,
+
+        Name::GetChain => core::get_chain(call, body).await,
+        Name::GetPublicKey => core::get_public_key(call, body).await,
+        Name::GetUsername => core::get_username(call, body).await,
+        Name::GetUsernames => core::get_usernames(call).await,
+        Name::Signup => core::sign_up(call, body).await,
+        Name::UpdateChain => core::update_chain(call, body).await,
+        Name::StartPaidSignup => paid::start_sign_up(call, body).await,
+        Name::CompletePaidSignup => paid::complete_sign_up(call, body).await,
+        Name::StartPaidMirror => paid::start_mirror(body).await,
+        Name::CompletePaidMirror => paid::complete_mirror(body).await,
+        Name::Mirror => mirror::mirror(call, body).await,
+        Name::GetUserSnapshots => mirror::snapshots(call, body).await,
+        Name::MigrateUser => mirror::migrate(body).await,
     }
-
-    /// Splits the name of a call from further path segments; below `/api/v0/` the whole rest is the name.
-    pub(crate) fn split(self, rest: &str) -> (&str, &str) {
-        match self {
-            Self::Storage => (rest, ""),
-            _ => rest.split_once('/').unwrap_or((rest, "")),
-        }
-    }
-
-    /// Returns true when a call needs a request body, and so cannot come as GET on a public node.
-    pub(crate) fn takes_body(self, call: &str) -> bool {
-        match self {
-            Self::Storage => matches!(
-                call,
-                "block/put/bulk" | "block/put" | "blockstore/auth" | "blockstore/auth-reads"
-            ),
-            Self::Core => call != "getUsernamesGzip",
-            Self::Mutable => call != "getPointer",
-            Self::Login => matches!(call, "setLogin" | "registerWebauthnComplete"),
-            Self::Social => call != "getFollowRequests",
-            Self::Messages => call == "send",
-            Self::Space | Self::Admin | Self::Bats => false,
-        }
-    }
-
-    /// Returns the reference text for a call that does not exist.
-    fn unknown_call(self, call: &str) -> Refusal {
-        Refusal::UnknownCall(match self {
-            Self::Storage => return Refusal::NotFound,
-            Self::Core => "Unknown pkinode method!".into(),
-            Self::Mutable => "Unknown method in mutable pointers!".into(),
-            Self::Login => "Unknown method in AccountHandler!".into(),
-            Self::Social => format!("Unknown method {call}").into(),
-            Self::Space => "Unknown method in StorageHandler!".into(),
-            Self::Admin => "Unknown method in admin handler!".into(),
-            Self::Bats => "Unknown method in BatsHandler!".into(),
-            Self::Messages => "Unknown method in ServerMessageHandler!".into(),
-        })
-    }
-}
-
-/// Answers one call.
-pub(crate) async fn answer(
-    family: Family,
-    call: &Call<'_>,
-    body: &mut RequestBody,
-) -> Result<Reply, Refusal> {
-    let reply = match family {
-        Family::Storage => storage::answer(call, body).await?,
-        Family::Core => core::answer(call, body).await?,
-        Family::Mutable => mutable::answer(call, body).await?,
-        Family::Login => login::answer(call, body).await?,
-        Family::Social => social::answer(call, body).await?,
-        Family::Space => space::answer(call).await?,
-        Family::Admin => admin::answer(call).await?,
-        Family::Bats => bats::answer(call).await?,
-        Family::Messages => messages::answer(call, body).await?,
-    };
-    reply.ok_or_else(|| family.unknown_call(call.name))
 }
 
 /// Reads a body of a wire type within its limit.
@@ -143,34 +114,4 @@ fn wire(error: WireError) -> Refusal {
         _ => error.to_string(),
     };
     Refusal::malformed(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_select_families() {
-        assert_eq!(
-            Family::of_path("/api/v0/block/get"),
-            Some((Family::Storage, "block/get"))
-        );
-        assert_eq!(
-            Family::of_path("/peergos/v0/admin/version/extra"),
-            Some((Family::Admin, "version/extra"))
-        );
-        assert_eq!(Family::Admin.split("version/extra"), ("version", "extra"));
-        assert_eq!(Family::Storage.split("id/"), ("id/", ""));
-        for other in [
-            "/api/v0",
-            "//api/v0/id",
-            "/peergos/v0/admin",
-            "/peergos/v0/stop/",
-            "/nosuch",
-            "/",
-            "/API/v0/id",
-        ] {
-            assert_eq!(Family::of_path(other), None, "{other}");
-        }
-    }
 }

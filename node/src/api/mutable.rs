@@ -11,19 +11,7 @@ use crate::{
     store::Batch,
 };
 
-pub(super) async fn answer(
-    call: &Call<'_>,
-    body: &mut RequestBody,
-) -> Result<Option<Reply>, Refusal> {
-    Ok(Some(match call.name {
-        "getPointer" => get(call).await?,
-        "setPointer" => set(call, body).await?,
-        "setPointers" => set_all(call, body).await?,
-        _ => return Ok(None),
-    }))
-}
-
-async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
+pub(super) async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
     let owner = call.query.owner()?;
     let writer = call.query.writer()?;
     call.state.directory.local(&owner).await?;
@@ -31,7 +19,7 @@ async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
     Ok(signed.map_or_else(Reply::empty, Reply::bytes))
 }
 
-async fn set(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+pub(super) async fn set(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
     let owner = call.query.owner()?;
     let writer = call.query.writer()?;
     let signed = read_bytes(body, MAX_SET_POINTER_BYTES).await?;
@@ -52,7 +40,7 @@ async fn set(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> 
     Ok(Reply::byte_boolean(true))
 }
 
-async fn set_all(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+pub(super) async fn set_all(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
     let owner = call.query.owner()?;
     let batch = read::<PointerBatch>(body).await?;
     let user = call.state.directory.local(&owner).await?;

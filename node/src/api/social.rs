@@ -19,19 +19,7 @@ const MAX_REQUEST_BYTES: usize = 4096;
 /// Shortest cipher text inside one.
 const MIN_CIPHER_BYTES: usize = 32;
 
-pub(super) async fn answer(
-    call: &Call<'_>,
-    body: &mut RequestBody,
-) -> Result<Option<Reply>, Refusal> {
-    Ok(Some(match call.name {
-        "followRequest" => send(call, body).await?,
-        "getFollowRequests" => list(call).await?,
-        "removeFollowRequest" => remove(call, body).await?,
-        _ => return Ok(None),
-    }))
-}
-
-async fn send(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+pub(super) async fn send(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
     let owner = call.query.owner()?;
     let request = read_bytes(body, MAX_REQUEST_BYTES).await?;
     call.state.directory.local(&owner).await?;
@@ -63,7 +51,7 @@ fn is_sealed_request(bytes: &[u8]) -> bool {
     map.len() == 2 && has_cipher && has_key
 }
 
-async fn list(call: &Call<'_>) -> Result<Reply, Refusal> {
+pub(super) async fn list(call: &Call<'_>) -> Result<Reply, Refusal> {
     let owner = call.query.owner()?;
     let auth = call.query.hex("auth")?;
     let user = call.state.directory.local(&owner).await?;
@@ -79,7 +67,7 @@ async fn list(call: &Call<'_>) -> Result<Reply, Refusal> {
     Ok(Reply::bytes(Writer::new().bytes(&list).finish()))
 }
 
-async fn remove(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+pub(super) async fn remove(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
     let owner = call.query.owner()?;
     let signed = read_bytes(body, MAX_REQUEST_BYTES + SIGNATURE_BYTES).await?;
     let user = call.state.directory.local(&owner).await?;

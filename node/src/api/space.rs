@@ -13,28 +13,24 @@ use crate::{
     space,
 };
 
-pub(super) async fn answer(call: &Call<'_>) -> Result<Option<Reply>, Refusal> {
-    Ok(Some(match call.name {
-        "usage" => usage(call).await?,
-        "quota" => {
-            let user = authorised(call).await?;
-            integer(call.state.usage.quota(call.state, &user).await?)
-        }
-        "payment-properties" => {
-            call.query.required("new-client-secret")?;
-            let user = authorised(call).await?;
-            properties(call, &user).await?
-        }
-        "request" => {
-            let user = call.state.directory.local(&call.query.owner()?).await?;
-            space::request(call.state, &user, &call.query.hex("req")?).await?;
-            properties(call, &user).await?
-        }
-        _ => return Ok(None),
-    }))
+pub(super) async fn quota(call: &Call<'_>) -> Result<Reply, Refusal> {
+    let user = authorised(call).await?;
+    Ok(integer(call.state.usage.quota(call.state, &user).await?))
 }
 
-async fn usage(call: &Call<'_>) -> Result<Reply, Refusal> {
+pub(super) async fn payment_properties(call: &Call<'_>) -> Result<Reply, Refusal> {
+    call.query.required("new-client-secret")?;
+    let user = authorised(call).await?;
+    properties(call, &user).await
+}
+
+pub(super) async fn request(call: &Call<'_>) -> Result<Reply, Refusal> {
+    let user = call.state.directory.local(&call.query.owner()?).await?;
+    space::request(call.state, &user, &call.query.hex("req")?).await?;
+    properties(call, &user).await
+}
+
+pub(super) async fn usage(call: &Call<'_>) -> Result<Reply, Refusal> {
     let user = authorised(call).await?;
     let bytes = if call.query.flag("local") {
         call.state.usage.expected(call.state, &user).await?

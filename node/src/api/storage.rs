@@ -15,10 +15,11 @@ use pki::{
         champ_lookup::{ChampCaps, ChampLookupReply},
         direct_store::{BlockStoreProperties, ReadAuthRequest, WriteAuthRequest},
         put_reply::PutReply,
+        refusal,
     },
 };
 
-use super::{links, read, read_bytes, wire};
+use super::{read, read_bytes, wire};
 use crate::{
     blocks::{self, AuthorisedBlocks, BlockWriteCall, source_refusal},
     error::Refusal,
@@ -34,29 +35,17 @@ const MAX_KEY_BYTES: usize = 1024;
 /// Blocks of this size and more are left out of champ look-ups (Spec: 06 §5.3).
 const MAX_LOOKUP_BLOCK_BYTES: usize = 1 << 20;
 
-pub(super) async fn answer(
-    call: &Call<'_>,
-    body: &mut RequestBody,
-) -> Result<Option<Reply>, Refusal> {
-    Ok(Some(match call.name {
-        "id" => Reply::json(format!("{{\"ID\":\"{}\"}}", call.state.identity.current())),
-        "ids" => Reply::json(format!("{{\"IDS\":[{}]}}", quoted_ids(call))),
-        "link-host" => link_host(call).await?,
-        "ipns/get" => identity_record(call)?,
-        "blockstore/props" => Reply::record(&BlockStoreProperties::default()),
-        "blockstore/auth" => direct_write(call, body).await?,
-        "blockstore/auth-reads" => direct_read(call, body).await?,
-        "transaction/start" => start_transaction(call).await?,
-        "transaction/close" => close_transaction(call).await?,
-        "block/put/bulk" => put_bulk(call, body).await?,
-        "block/put" => put_multipart(call, body).await?,
-        "block/get" => get(call).await?,
-        "block/stat" => stat(call).await?,
-        "champ/get/bulk" | "champ/get" => champ_lookup(call).await?,
-        "link/get" => links::get(call).await?,
-        "link/counts" => links::counts(call).await?,
-        _ => return Ok(None),
-    }))
+pub(super) fn id(call: &Call<'_>) -> Reply {
+    Reply::json(format!("{{\"ID\":\"{}\"}}", call.state.identity.current()))
+}
+
+pub(super) fn ids(call: &Call<'_>) -> Reply {
+    Reply::json(format!("{{\"IDS\":[{}]}}", quoted_ids(call)))
+}
+
+/// A node that keeps its blocks itself offers no direct access.
+pub(super) fn properties() -> Reply {
+    Reply::record(&BlockStoreProperties::default())
 }
 
 fn quoted_ids(call: &Call<'_>) -> String {
@@ -70,13 +59,13 @@ fn quoted_ids(call: &Call<'_>) -> String {
     ids.join(",")
 }
 
-async fn link_host(call: &Call<'_>) -> Result<Reply, Refusal> {
+pub(super) async fn link_host(call: &Call<'_>) -> Result<Reply, Refusal> {
     call.state.directory.local(&call.query.owner()?).await?;
     Ok(Reply::text(call.site))
 }
 
 /// A node that is no part of a peer-to-peer network publishes no identity records.
-fn identity_record(call: &Call<'_>) -> Result<Reply, Refusal> {
+pub(super) fn identity_record(call: &Call<'_>) -> Result<Reply, Refusal> {
     let text = call
         .query
         .argument(0)
@@ -85,21 +74,24 @@ fn identity_record(call: &Call<'_>) -> Result<Reply, Refusal> {
     Err(Refusal::Unimplemented("Unimplemented!"))
 }
 
-async fn direct_write(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+pub(super) async fn direct_write(
+    call: &Call<'_>,
+    body: &mut RequestBody,
+) -> Result<Reply, Refusal> {
     // Read first, so that malformed requests get the same answers on every kind of node.
     read::<WriteAuthRequest>(body).await?;
     call.query.owner()?;
-    Err(Refusal::Unimplemented("Unimplemented call!"))
+    Err(Refusal::Unimplemented(refusal::text::UNIMPLEMENTED))
 }
 
-async fn direct_read(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+pub(super) async fn direct_read(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
     read::<ReadAuthRequest>(body).await?;
     call.query.owner()?;
-    Err(Refusal::Unimplemented("Unimplemented call!"))
+    Err(Refusal::Unimplemented(refusal::text::UNIMPLEMENTED))
 }
 
 /// Opening a transaction stores nothing: a put under an id is what protects blocks.
-async fn start_transaction(call: &Call<'_>) -> Result<Reply, Refusal> {
+pub(super) async fn start_transaction(call: &Call<'_>) -> Result<Reply, Refusal> {
     call.state.directory.local(&call.query.owner()?).await?;
     let now = call.state.clock.now_seconds();
     if let Some(address) = call.origin.address()
@@ -110,7 +102,7 @@ async fn start_transaction(call: &Call<'_>) -> Result<Reply, Refusal> {
     Ok(Reply::text(uuid()))
 }
 
-async fn close_transaction(call: &Call<'_>) -> Result<Reply, Refusal> {
+pub(super) async fn close_transaction(call: &Call<'_>) -> Result<Reply, Refusal> {
     let user = call.state.directory.local(&call.query.owner()?).await?;
     let id = call
         .query
@@ -146,7 +138,7 @@ fn write_parameters(query: &Query<'_>) -> Result<WriteParameters, Refusal> {
     })
 }
 
-async fn put_bulk(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+pub(super) async fn put_bulk(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
     let parameters = write_parameters(&call.query)?;
     let group = read::<BlockGroup>(body).await?;
     put(call, parameters, group).await
@@ -168,7 +160,10 @@ async fn put(
     Ok(Reply::json(PutReply(cids).to_body()))
 }
 
-async fn put_multipart(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+pub(super) async fn put_multipart(
+    call: &Call<'_>,
+    body: &mut RequestBody,
+) -> Result<Reply, Refusal> {
     let parameters = write_parameters(&call.query)?;
     let signatures = call
         .query
@@ -187,7 +182,7 @@ async fn put_multipart(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply,
     put(call, parameters, group).await
 }
 
-async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
+pub(super) async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
     let cid = call.query.cid_argument()?;
     let owner = call.query.owner()?;
     let token = call.query.bat()?;
@@ -204,7 +199,7 @@ async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
     }
 }
 
-async fn stat(call: &Call<'_>) -> Result<Reply, Refusal> {
+pub(super) async fn stat(call: &Call<'_>) -> Result<Reply, Refusal> {
     let cid = call.query.cid_argument()?;
     let user = call.state.directory.local(&call.query.owner()?).await?;
     let size = match cid.identity_content() {
@@ -219,7 +214,7 @@ async fn stat(call: &Call<'_>) -> Result<Reply, Refusal> {
     })
 }
 
-async fn champ_lookup(call: &Call<'_>) -> Result<Reply, Refusal> {
+pub(super) async fn champ_lookup(call: &Call<'_>) -> Result<Reply, Refusal> {
     let root = call.query.cid_argument()?;
     let owner = call.query.owner()?;
     let keys = lookup_keys(&call.query)?;

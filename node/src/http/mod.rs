@@ -19,20 +19,19 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::Full;
+use pki::wire::{
+    call::{Call as CallName, Target},
+    query::percent_decode,
+};
 
 pub(crate) use body::RequestBody;
 pub(crate) use host::{Hosts, Reach};
 pub(crate) use pages::Pages;
-pub(crate) use query::{Query, parse_bat, percent_decode};
+pub(crate) use query::Query;
 pub(crate) use reply::Reply;
 pub(crate) use serve::serve;
 
-use crate::{
-    api::{self, Family},
-    error::Refusal,
-    state::State,
-    webauthn::RelyingParty,
-};
+use crate::{api, error::Refusal, state::State, webauthn::RelyingParty};
 
 /// Longest path that is looked at.
 const MAX_PATH_BYTES: usize = 2048;
@@ -61,9 +60,9 @@ impl Origin {
 pub(crate) struct Call<'a> {
     /// The node.
     pub(crate) state: &'a Arc<State>,
-    /// The call's name, for example `block/get` or `getPointer`.
-    pub(crate) name: &'a str,
-    /// Path segments after the name.
+    /// Which call it is.
+    pub(crate) what: CallName,
+    /// Path segments after the call's own.
     pub(crate) rest: &'a str,
     /// Parameters.
     pub(crate) query: Query<'a>,
@@ -128,20 +127,28 @@ async fn route(
     if reach == Reach::Nothing || parts.uri.path().len() > MAX_PATH_BYTES {
         return Err(Refusal::NotFound);
     }
-    let path = percent_decode(parts.uri.path()).map_err(|_| Refusal::NotFound)?;
-    let Some((family, rest)) = Family::of_path(&path) else {
+    let path = percent_decode(parts.uri.path()).ok_or(Refusal::NotFound)?;
+    let target = CallName::at_path(&path);
+    if target == Target::Other {
         return state
             .pages
             .answer(parts, &path, hosts, reach, state.config.is_public);
-    };
+    }
     if reach != Reach::Main {
         return Err(Refusal::NotFound);
     }
-    let (name, rest) = family.split(rest);
-    allow_method(&parts.method, state.config.is_public, family, name)?;
+    let (what, rest) = match target {
+        Target::Call(what, rest) => (what, rest),
+        other => {
+            allow_method(&parts.method, state.config.is_public, false)?;
+            return Err(unknown_call(other));
+        }
+    };
+    let takes_body = what.max_body_bytes().is_some();
+    allow_method(&parts.method, state.config.is_public, takes_body)?;
     let call = Call {
         state,
-        name,
+        what,
         rest,
         query: Query::parse(parts.uri.query())?,
         headers: &parts.headers,
@@ -149,7 +156,7 @@ async fn route(
         site: hosts.site(),
         relying_party: hosts.relying_party(),
     };
-    Ok(api::answer(family, &call, body).await?.into_response())
+    Ok(api::answer(&call, body).await?.into_response())
 }
 
 /// Applies the Host check to the header and to an absolute request target.
@@ -169,15 +176,17 @@ fn reach(hosts: &Hosts, headers: &HeaderMap, uri: &Uri, origin: Origin) -> Reach
 }
 
 /// Applies the method rule (Spec: 05 §3): POST everywhere, and GET for body-less calls of a public node.
-fn allow_method(
-    method: &Method,
-    is_public: bool,
-    family: Family,
-    name: &str,
-) -> Result<(), Refusal> {
-    if method == Method::POST || (is_public && method == Method::GET && !family.takes_body(name)) {
+fn allow_method(method: &Method, is_public: bool, takes_body: bool) -> Result<(), Refusal> {
+    if method == Method::POST || (is_public && method == Method::GET && !takes_body) {
         Ok(())
     } else {
         Err(Refusal::Method)
+    }
+}
+
+fn unknown_call(target: Target<'_>) -> Refusal {
+    match target {
+        Target::NoSuchCall(text) => Refusal::UnknownCall(text),
+        _ => Refusal::NotFound,
     }
 }

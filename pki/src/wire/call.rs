@@ -1,6 +1,6 @@
 //! The table of all calls (Spec: 05 §2, §12).
 
-use super::query::percent_decode;
+use std::borrow::Cow;
 
 /// Whether a call that names a user of another server is passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,25 +193,26 @@ calls! {
 
 /// What a request path leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub enum Target<'a> {
     /// A call, and the path segments after it (only `getUsernamesGzip` looks at them).
-    Call(Call, String),
+    Call(Call, &'a str),
     /// Below `/api/v0/`, but no call: 404 without message.
     NoSuchBlockCall,
     /// Below one of the other prefixes, but no call: 400 with this message.
-    NoSuchCall(&'static str),
+    NoSuchCall(Cow<'static, str>),
     /// Anything else: static files, or 404.
     Other,
 }
 
 const BLOCK_PREFIX: &str = "api/v0/";
+const SOCIAL_PREFIX: &str = "peergos/v0/social/";
 
 /// Prefixes whose first further segment names the call, and the answer for names they do not have.
 const PREFIXES: &[(&str, &str)] = &[
     ("peergos/v0/core/", "Unknown pkinode method!"),
     ("peergos/v0/mutable/", "Unknown method in mutable pointers!"),
     ("peergos/v0/login/", "Unknown method in AccountHandler!"),
-    ("peergos/v0/social/", "Unknown method in SocialHandler!"),
+    (SOCIAL_PREFIX, "Unknown method "),
     ("peergos/v0/storage/", "Unknown method in StorageHandler!"),
     ("peergos/v0/admin/", "Unknown method in admin handler!"),
     ("peergos/v0/bats/", "Unknown method in BatsHandler!"),
@@ -242,28 +243,30 @@ impl Call {
         self.row().home
     }
 
-    /// Finds what a raw request path (with leading slash, without query) leads to.
-    pub fn resolve(raw_path: &str) -> Target {
-        let Some(path) = percent_decode(raw_path) else {
-            return Target::Other;
-        };
+    /// Finds what a request path leads to: percent-decoded, with its leading slash, without the query.
+    pub fn at_path(path: &str) -> Target<'_> {
         let Some(path) = path.strip_prefix('/') else {
             return Target::Other;
         };
         if path.starts_with(BLOCK_PREFIX) {
             return match Self::from_exact_path(path) {
-                Some(call) => Target::Call(call, String::new()),
+                Some(call) => Target::Call(call, ""),
                 None => Target::NoSuchBlockCall,
             };
         }
         for (prefix, message) in PREFIXES {
-            if let Some(rest) = path.strip_prefix(prefix) {
-                let (name, further) = rest.split_once('/').unwrap_or((rest, ""));
-                return match Self::from_exact_path(&format!("{prefix}{name}")) {
-                    Some(call) => Target::Call(call, further.to_owned()),
-                    None => Target::NoSuchCall(message),
-                };
-            }
+            let Some(rest) = path.strip_prefix(prefix) else {
+                continue;
+            };
+            let (name, further) = rest.split_once('/').unwrap_or((rest, ""));
+            let exact = path.get(..prefix.len() + name.len()).unwrap_or_default();
+            return match Self::from_exact_path(exact) {
+                Some(call) => Target::Call(call, further),
+                None if *prefix == SOCIAL_PREFIX => {
+                    Target::NoSuchCall(format!("{message}{name}").into())
+                }
+                None => Target::NoSuchCall(Cow::Borrowed(message)),
+            };
         }
         Target::Other
     }
@@ -277,7 +280,7 @@ mod tests {
     fn every_call_is_found_by_its_path() {
         for call in Call::ALL {
             let path = format!("/{}", call.path());
-            assert_eq!(Call::resolve(&path), Target::Call(*call, String::new()));
+            assert_eq!(Call::at_path(&path), Target::Call(*call, ""));
             assert_eq!(call.row().call, *call);
         }
         assert_eq!(Call::ALL.len(), 60);
@@ -285,18 +288,14 @@ mod tests {
 
     #[test]
     fn block_calls_match_exactly() {
-        assert_eq!(
-            Call::resolve("/api/v0/%69d"),
-            Target::Call(Call::Id, String::new())
-        );
         for path in [
             "/api/v0/id/",
             "/api/v0/nosuch",
             "/api/v0/",
             "/api/v0/ID",
-            "/api/v0/id%2f",
+            "/api/v0/%69d",
         ] {
-            assert_eq!(Call::resolve(path), Target::NoSuchBlockCall, "{path}");
+            assert_eq!(Call::at_path(path), Target::NoSuchBlockCall, "{path}");
         }
         for path in [
             "block/has",
@@ -307,27 +306,31 @@ mod tests {
             "bloom/add",
         ] {
             let path = format!("/api/v0/{path}");
-            assert_eq!(Call::resolve(&path), Target::NoSuchBlockCall, "{path}");
+            assert_eq!(Call::at_path(&path), Target::NoSuchBlockCall, "{path}");
         }
     }
 
     #[test]
     fn other_calls_ignore_further_segments() {
         assert_eq!(
-            Call::resolve("/peergos/v0/admin/version/extra/segments"),
-            Target::Call(Call::Version, "extra/segments".into())
+            Call::at_path("/peergos/v0/admin/version/extra/segments"),
+            Target::Call(Call::Version, "extra/segments")
         );
         assert_eq!(
-            Call::resolve("/peergos/v0/core/getUsernamesGzip/kate"),
-            Target::Call(Call::GetUsernames, "kate".into())
+            Call::at_path("/peergos/v0/core/getUsernamesGzip/kate"),
+            Target::Call(Call::GetUsernames, "kate")
         );
         assert_eq!(
-            Call::resolve("/peergos/v0/admin/"),
-            Target::NoSuchCall("Unknown method in admin handler!")
+            Call::at_path("/peergos/v0/admin/"),
+            Target::NoSuchCall("Unknown method in admin handler!".into())
         );
         assert_eq!(
-            Call::resolve("/peergos/v0/storage/nosuch"),
-            Target::NoSuchCall("Unknown method in StorageHandler!")
+            Call::at_path("/peergos/v0/storage/nosuch"),
+            Target::NoSuchCall("Unknown method in StorageHandler!".into())
+        );
+        assert_eq!(
+            Call::at_path("/peergos/v0/social/nosuch/x"),
+            Target::NoSuchCall("Unknown method nosuch".into())
         );
     }
 
@@ -346,7 +349,7 @@ mod tests {
             "/%",
             "/peergos/v0/stop/",
         ] {
-            assert_eq!(Call::resolve(path), Target::Other, "{path}");
+            assert_eq!(Call::at_path(path), Target::Other, "{path}");
         }
     }
 }

@@ -211,7 +211,7 @@ impl LinkCountsQuery {
     ///
     /// # Errors
     /// [`QueryError`].
-    pub fn from_query(query: &Query) -> Result<Self, QueryError> {
+    pub fn from_query(query: &Query<'_>) -> Result<Self, QueryError> {
         let after = query.required("after")?;
         let (after, bat) = match after.split_once("?bat=") {
             Some((after, bat)) => (after, bat),

@@ -3,6 +3,8 @@
 //! Split first, then percent-decode; `+` is a literal plus; a part without `=` is an error; only `arg` may
 //! repeat. Parameters nobody asks for are ignored.
 
+use std::borrow::Cow;
+
 use champ::{
     Cid,
     access::BatWithId,
@@ -20,8 +22,8 @@ const POSITIONAL: &str = "arg";
 
 /// The decoded parameters of one request, in order of appearance.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Query {
-    parameters: Vec<(String, String)>,
+pub struct Query<'a> {
+    parameters: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
 /// Why a query string or one of its values is refused. No variant carries a value: many are secrets.
@@ -51,19 +53,19 @@ pub enum QueryError {
     Malformed(&'static str),
 }
 
-impl Query {
+impl<'a> Query<'a> {
     /// Parses what stands after `?`; nothing at all is no parameters.
     ///
     /// # Errors
     /// [`QueryError`], all but [`QueryError::Missing`] and [`QueryError::Malformed`].
-    pub fn parse(raw: &str) -> Result<Self, QueryError> {
+    pub fn parse(raw: &'a str) -> Result<Self, QueryError> {
         if raw.is_empty() {
             return Ok(Self::default());
         }
         if raw.len() > MAX_QUERY_BYTES {
             return Err(QueryError::TooLong);
         }
-        let mut parameters: Vec<(String, String)> = Vec::new();
+        let mut parameters: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::new();
         for part in raw.split('&') {
             if parameters.len() == MAX_PARAMETERS {
                 return Err(QueryError::TooManyParameters);
@@ -84,7 +86,7 @@ impl Query {
         self.parameters
             .iter()
             .find(|(n, _)| n == name)
-            .map(|(_, value)| value.as_str())
+            .map(|(_, value)| value.as_ref())
     }
 
     /// Returns a parameter that must be there.
@@ -100,7 +102,7 @@ impl Query {
         self.parameters
             .iter()
             .filter(|(name, _)| name == POSITIONAL)
-            .map(|(_, value)| value.as_str())
+            .map(|(_, value)| value.as_ref())
     }
 
     /// Returns a required value in whatever kind `T` parses; public key hashes, CIDs, user names.
@@ -173,7 +175,7 @@ impl Query {
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.parameters
             .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .map(|(name, value)| (name.as_ref(), value.as_ref()))
     }
 
     /// Writes the parameters as a client does.
@@ -220,9 +222,9 @@ pub(super) fn push_percent(byte: u8, out: &mut String) {
 }
 
 /// Decodes `%XX`; none when an escape is malformed or the result is not UTF-8.
-pub fn percent_decode(text: &str) -> Option<String> {
+pub fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains('%') {
-        return Some(text.to_owned());
+        return Some(Cow::Borrowed(text));
     }
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -236,7 +238,7 @@ pub fn percent_decode(text: &str) -> Option<String> {
             rest = after;
         }
     }
-    String::from_utf8(out).ok()
+    String::from_utf8(out).ok().map(Cow::Owned)
 }
 
 /// Reads two hex digits of either case.

@@ -36,6 +36,10 @@ pub mod text {
     pub const STALE_AUTH: &str = "Stale auth time, is your clock accurate?";
     /// A user who logs in at a node that is not his home.
     pub const WRONG_SERVER: &str = "Please login on your home server";
+    /// Begins the answer for a user whose chain names no server; the key hash follows.
+    pub const NO_HOME: &str = "Unable to find home server to send request to for ";
+    /// Begins the answer to a sign-up whose claim names another server; its id follows.
+    pub const WRONG_HOST: &str = "Trying to signup to wrong host! ";
     /// A user without space.
     pub const SUBSCRIPTION_EXPIRED: &str =
         "Your subscription has expired, please contact us to renew";
@@ -107,7 +111,9 @@ impl Refusal {
             Self::Unauthorized
         } else if message.contains(text::BAD_LOGIN) || message.contains("Incorrect password") {
             Self::BadLogin
-        } else if begins(&["Invalid TOTP code", text::BAD_BACKUP_CODE.trim_end()]) {
+        } else if message.contains(text::BAD_TOTP.trim_end())
+            || message.contains(text::BAD_BACKUP_CODE.trim_end())
+        {
             Self::BadCode
         } else if message.contains(text::UNKNOWN_CREDENTIAL) {
             Self::UnknownCredential

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use champ::text::from_hex;
 use pki::wire::{
     call::{Call, Target},
-    query::Query,
+    query::{Query, percent_decode},
 };
 use serde_json::Value as Json;
 
@@ -93,8 +93,13 @@ impl Exchange {
         self.status == Some(200)
     }
 
-    pub(super) fn call(&self) -> Option<(Call, Query)> {
-        let Target::Call(call, _) = Call::resolve(&self.path) else {
+    /// The path as the table of calls wants it.
+    pub(super) fn decoded_path(&self) -> String {
+        percent_decode(&self.path).unwrap().into_owned()
+    }
+
+    pub(super) fn call(&self) -> Option<(Call, Query<'_>)> {
+        let Target::Call(call, _) = Call::at_path(&self.decoded_path()) else {
             return None;
         };
         let query = Query::parse(self.query.as_deref().unwrap_or_default()).ok()?;
