@@ -28,6 +28,45 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
+/// Parses a size with an optional binary unit: `4096`, `64K`, `500 MiB`, `1.5G`, `2T`.
+///
+/// # Errors
+///
+/// With what a size looks like.
+pub fn parse_size(text: &str) -> Result<u64, &'static str> {
+    const WRONG: &str = "a size is a number with an optional unit K, M, G or T (powers of 1024)";
+    const MAX_DECIMALS: usize = 3;
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = text.get(digits.len()..).unwrap_or_default();
+    let unit_bytes = match unit.to_ascii_uppercase().as_str() {
+        "" | "B" => 1_u64,
+        "K" | "KB" | "KIB" => 1 << 10,
+        "M" | "MB" | "MIB" => 1 << 20,
+        "G" | "GB" | "GIB" => 1 << 30,
+        "T" | "TB" | "TIB" => 1 << 40,
+        _ => return Err(WRONG),
+    };
+    let (whole, decimals) = match digits.trim_end().split_once('.') {
+        Some((_, decimals)) if decimals.is_empty() || decimals.len() > MAX_DECIMALS => {
+            return Err(WRONG);
+        }
+        Some(parts) => parts,
+        None => (digits.trim_end(), "0"),
+    };
+    let number = |text: &str| -> Result<u64, &'static str> {
+        let is_plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        is_plain.then(|| text.parse().ok()).flatten().ok_or(WRONG)
+    };
+    let thousandths = number(&format!("{decimals:0<MAX_DECIMALS$}"))?;
+    // At most 999 << 40: far below 2^64.
+    let fraction = unit_bytes * thousandths / 1000;
+    number(whole)?
+        .checked_mul(unit_bytes)
+        .and_then(|bytes| bytes.checked_add(fraction))
+        .ok_or(WRONG)
+}
+
 /// Returns a time as `2026-11-21 18:05`, in UTC.
 #[must_use]
 pub fn time(at: SystemTime) -> String {
@@ -73,6 +112,30 @@ mod tests {
         assert_eq!(size(12 << 20), "12 MiB");
         assert_eq!(size(3 << 29), "1.5 GiB");
         assert_eq!(size(u64::MAX), "16 EiB");
+    }
+
+    #[test]
+    fn sizes_have_binary_units() {
+        assert_eq!(parse_size("4096"), Ok(4096));
+        assert_eq!(parse_size("64K"), Ok(65536));
+        assert_eq!(parse_size(" 10 GiB "), Ok(10 << 30));
+        assert_eq!(parse_size("1.5G"), Ok(3 << 29));
+        assert_eq!(parse_size("0.25m"), Ok(256 << 10));
+        for wrong in [
+            "",
+            "G",
+            "1X",
+            "-1",
+            "+1",
+            "1.G",
+            ".5G",
+            "1.2.3G",
+            "1.2345G",
+            "1 0",
+            "99999999999999T",
+        ] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod exit;
 pub mod explain;
 pub mod human;
 pub mod local;
+pub mod operator;
 pub mod output;
 pub mod password;
 pub mod progress;
@@ -23,7 +24,9 @@ use clap::Parser;
 
 use crate::{
     args::{Cli, Command},
-    commands::{cat, get, login, ls, mkdir, mv, passwd, put, rm, serve, signup, space, stat},
+    commands::{
+        cat, get, login, ls, mkdir, mv, passwd, put, quota, rm, serve, signup, space, stat, users,
+    },
     exit::{Class, Failure},
     output::Output,
 };
@@ -109,6 +112,8 @@ async fn client_command(command: &Command, output: Output) -> Result<(), Failure
         Command::Stat(args) => Box::pin(stat::run(args, output)).await,
         Command::Passwd(args) => Box::pin(passwd::run(args, output)).await,
         Command::Space(args) => Box::pin(space::run(args, output)).await,
+        Command::Users(args) => Box::pin(users::run(args, output)).await,
+        Command::Quota(args) => Box::pin(quota::run(args, output)).await,
     }
 }
 

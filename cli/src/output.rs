@@ -101,6 +101,15 @@ impl Output {
         }
     }
 
+    /// Returns the same without lines of progress between the results of a list.
+    #[must_use]
+    pub const fn without_progress_lines(self) -> Self {
+        Self {
+            quiet: self.quiet || self.json,
+            ..self
+        }
+    }
+
     /// Returns true when a progress bar makes sense.
     #[must_use]
     pub fn wants_progress(self) -> bool {

@@ -10,6 +10,7 @@ mod bad_input;
 mod crash;
 mod files;
 mod help;
+mod operator;
 mod secrecy;
 
 use std::path::{Path, PathBuf};

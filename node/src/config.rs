@@ -33,6 +33,10 @@ pub struct Config {
     pub admins: BTreeSet<String>,
     /// True when addresses may be left for later (waiting list).
     pub waiting_list: bool,
+    /// Where `/metrics` and `/health` are served to monitoring programs; `None` for nowhere but the socket.
+    pub monitoring: Option<SocketAddr>,
+    /// True when that may be an address that other machines reach; the token then travels unencrypted.
+    pub monitoring_is_open: bool,
     /// Folder with a web application to serve.
     pub web: Option<PathBuf>,
     /// Token that opens every block: for the operator's own mirror.
@@ -96,6 +100,8 @@ impl Default for Config {
             max_signups_per_day: 100_000,
             admins: BTreeSet::new(),
             waiting_list: false,
+            monitoring: None,
+            monitoring_is_open: false,
             web: None,
             instance_bat: None,
             upload_window: Duration::from_secs(86_400),

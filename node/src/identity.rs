@@ -108,8 +108,19 @@ pub(crate) fn load_or_create_key(
     }
 }
 
+/// Returns true when others than its owner can read or write a file.
+pub(crate) fn is_exposed(path: &Path) -> io::Result<bool> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        Ok(fs::metadata(path)?.permissions().mode() & 0o077 != 0)
+    }
+    #[cfg(not(unix))]
+    fs::metadata(path).map(|_| false)
+}
+
 /// Writes a new file readable by its owner only, and its folder entry, to stable storage.
-fn write_durably(folder: &Path, file: &str, content: &[u8]) -> io::Result<()> {
+pub(crate) fn write_durably(folder: &Path, file: &str, content: &[u8]) -> io::Result<()> {
     let temporary = folder.join(format!(".{file}.new"));
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);

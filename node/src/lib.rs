@@ -22,6 +22,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod identity;
+pub mod operator;
 pub mod random;
 pub mod store;
 pub mod webauthn;

@@ -20,6 +20,7 @@ use crate::{
     guard::Guards,
     http::{Hosts, Origin, Pages, RequestBody, answer, serve},
     identity::{KeyFileError, NodeIdentity, load_or_create_key},
+    operator,
     random::OsRandom,
     registrar::Registrar,
     signup::{UserCount, token_key},
@@ -136,6 +137,25 @@ impl Node {
     /// Returns the node's current server id.
     pub fn id(&self) -> &Cid {
         self.state.identity.current()
+    }
+
+    /// Returns the settings the node was opened with.
+    pub fn config(&self) -> &Config {
+        &self.state.config
+    }
+
+    pub(crate) fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// Returns how the node is, for monitoring: `application/json`, status 200 when it can serve and 503 when not.
+    pub async fn health(&self) -> Response<Full<Bytes>> {
+        operator::status::health(&self.state).await
+    }
+
+    /// Returns counters and gauges for monitoring, in the text format of Prometheus.
+    pub async fn metrics(&self) -> Response<Full<Bytes>> {
+        operator::status::metrics(&self.state).await
     }
 
     /// Answers one request of this process, as the listener would. A `Host` header may be left out.

@@ -28,7 +28,7 @@ use crate::{
     bats, blocks,
     directory::{User, partition_of},
     error::Refusal,
-    pointers,
+    operator, pointers,
     random::uuid,
     registrar::Decision,
     state::State,
@@ -154,7 +154,7 @@ pub(crate) fn check_provider(state: &State, claim: &Claim) -> Result<(), Refusal
 async fn admit(state: &State, name: &Username, token: &str) -> Result<(Batch, u64), Refusal> {
     let row = name.as_str().as_bytes().to_vec();
     let quota = stored_quota(state, name).await?;
-    let default = state.config.default_quota_bytes;
+    let default = operator::quota::default_bytes(state).await?;
     let grant = |batch: Batch| match quota {
         Some(_) => batch,
         None => batch.expect_absent(tables::QUOTAS, row.clone()).put(
@@ -374,7 +374,7 @@ impl UserCount {
     }
 
     /// Counts a user who was just given space.
-    fn added(&self) {
+    pub(crate) fn added(&self) {
         if let Some(count) = self.0.get() {
             count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }

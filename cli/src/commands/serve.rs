@@ -7,8 +7,15 @@ use std::{
     path::Path,
 };
 
-use node::{Config, Node, OpenError, store::StoreError};
-use tokio::net::TcpListener;
+use node::{
+    Config, Node, OpenError,
+    operator::listener::{Door, DoorError},
+    store::StoreError,
+};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -49,8 +56,31 @@ pub async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure> {
     config.listen = address;
     let node = open_node(config).await?;
     let stop = StopSignals::listen()?;
+    let door = open_door(&node, &data).await?;
     announce(address, &data, quota_bytes, &node, output)?;
-    let served = node.serve(listener, stop.wait()).await;
+    let (stopping, mut stopped) = watch::channel(());
+    let mut door_stopped = stopped.clone();
+    let ended = Notify::new();
+    let (served, (), ()) = tokio::join!(
+        async {
+            let served = node.serve(listener, async {
+                let _ = stopped.changed().await;
+            });
+            let served = served.await;
+            ended.notify_one();
+            served
+        },
+        door.serve(node.clone(), async {
+            let _ = door_stopped.changed().await;
+        }),
+        async {
+            tokio::select! {
+                () = stop.wait() => {}
+                () = ended.notified() => {}
+            }
+            stopping.send_replace(());
+        },
+    );
     tracing::info!("stopping");
     let closed = node.close().await;
     served.map_err(|error| Failure::new(Class::Local, format!("the listener failed: {error}")))?;
@@ -98,6 +128,30 @@ pub async fn open_node(config: Config) -> Result<Node, Failure> {
         }
         Failure::new(Class::Local, text)
     })
+}
+
+/// Opens the door for the operator's commands.
+async fn open_door(node: &Node, data: &Path) -> Result<Door, Failure> {
+    let config = node.config();
+    Door::open(data, config.monitoring, config.monitoring_is_open)
+        .await
+        .map_err(|error| {
+            let failure = Failure::new(
+                Class::Local,
+                error
+                    .source()
+                    .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")),
+            );
+            match error {
+                DoorError::NotLoopback(_) => failure.help(
+                    "use an address of 127.0.0.0/8 or ::1, or set monitoring_is_open if the network is yours alone",
+                ),
+                DoorError::Exposed(path) => {
+                    failure.help(format!("chmod 600 {}", path.display()))
+                }
+                _ => failure,
+            }
+        })
 }
 
 /// Tells where to point a browser and a client.

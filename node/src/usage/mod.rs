@@ -185,6 +185,13 @@ impl Usage {
         Ok(account.confirmed.saturating_add(account.pending_total()))
     }
 
+    /// Returns confirmed and pending bytes as they are this moment, without waiting for anything.
+    pub(crate) async fn present(&self, state: &State, user: &User) -> Result<(u64, u64), Refusal> {
+        let account = self.account(state, user).await?;
+        let account = account.account.lock();
+        Ok((account.confirmed, account.pending_total()))
+    }
+
     /// Returns the quota; 0 for a user without space here.
     pub(crate) async fn quota(&self, state: &State, user: &User) -> Result<u64, Refusal> {
         Ok(stored_quota(state, &user.name).await?.unwrap_or(0))

@@ -1,0 +1,63 @@
+//! How a client command reaches the node and proves who asks.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// How to reach the node and prove who you are.
+///
+/// With a password at hand (`KASTRO_PASSWORD`, `--password-file`) every command logs in by itself; without
+/// one it continues the session that `kastro login` keeps, or asks.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Connection")]
+pub struct Connection {
+    /// Address of the node [default: the session's, else http://127.0.0.1:8000].
+    #[arg(
+        long,
+        env = "KASTRO_SERVER",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub server: Option<String>,
+
+    /// Work on a node's data folder directly, with no node running.
+    #[arg(
+        long,
+        env = "KASTRO_LOCAL",
+        hide_env_values = true,
+        value_name = "DIR",
+        conflicts_with = "server"
+    )]
+    pub local: Option<PathBuf>,
+
+    /// Your user name [default: the session's].
+    #[arg(
+        short,
+        long,
+        env = "KASTRO_USER",
+        hide_env_values = true,
+        value_name = "NAME"
+    )]
+    pub user: Option<String>,
+
+    /// Read the password from the first line of a file (`-`: standard input).
+    ///
+    /// `KASTRO_PASSWORD` in the environment works too; without either it is asked for.
+    #[arg(
+        long,
+        env = "KASTRO_PASSWORD_FILE",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    pub password_file: Option<PathBuf>,
+
+    /// Folder of the session that `login` keeps [default: ~/.config/kastro].
+    #[arg(
+        long,
+        env = "KASTRO_CONFIG",
+        hide_env_values = true,
+        value_name = "DIR",
+        hide_short_help = true
+    )]
+    pub config: Option<PathBuf>,
+}

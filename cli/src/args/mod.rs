@@ -1,0 +1,211 @@
+//! The command line: every command, option and environment variable, with help texts that teach.
+//!
+//! A password is never an argument: arguments are visible to every process of the machine and end up in
+//! shell histories.
+
+mod account;
+mod connection;
+mod files;
+mod operator;
+mod serve;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::EXIT_CODES_HELP;
+
+pub use account::{LoginArgs, LogoutArgs, PasswdArgs, SignupArgs, SpaceArgs};
+pub use connection::Connection;
+pub use files::{
+    CatArgs, CpArgs, GetArgs, LinkRule, LsArgs, MkdirArgs, MvArgs, PutArgs, RmArgs, StatArgs,
+};
+pub use operator::{
+    OperatorOptions, QuotaArgs, QuotaCommand, QuotaDefaultArgs, QuotaSetArgs, QuotaShowArgs,
+    UserArgs, UsersArgs, UsersCommand, UsersListArgs,
+};
+pub use serve::{LogFormat, ServeArgs};
+
+use account::{LOGIN_EXAMPLES, PASSWD_EXAMPLES, SIGNUP_EXAMPLES};
+use files::{CAT_EXAMPLES, GET_EXAMPLES, LS_EXAMPLES, MV_EXAMPLES, PUT_EXAMPLES, RM_EXAMPLES};
+use operator::{QUOTA_EXAMPLES, USERS_EXAMPLES};
+use serve::SERVE_EXAMPLES;
+
+/// Your files on your own machine, encrypted before they leave your hands.
+///
+/// One binary is both the node that stores (it cannot read what it stores) and the client that
+/// encrypts. Without a command it starts the node.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kastro",
+    version,
+    max_term_width = 100,
+    help_template = front_page(),
+    after_help = TOUR,
+    after_long_help = long_tour()
+)]
+pub struct Cli {
+    /// What to do; `serve` when absent.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Print results, and errors, as JSON for scripts.
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Print nothing but results and errors: no progress bars, no hints.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+/// The commands, in the order in which the front page shows them.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a node: stores encrypted files for the people who sign up at it.
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
+
+    /// List a folder.
+    #[command(after_help = LS_EXAMPLES)]
+    Ls(LsArgs),
+    /// Print a file, or a part of it.
+    #[command(after_help = CAT_EXAMPLES)]
+    Cat(CatArgs),
+    /// Download files and folders.
+    #[command(after_help = GET_EXAMPLES)]
+    Get(GetArgs),
+    /// Upload files and folders.
+    #[command(after_help = PUT_EXAMPLES, override_usage = "kastro put [OPTIONS] <LOCAL>... <REMOTE>")]
+    Put(PutArgs),
+    /// Create folders.
+    Mkdir(MkdirArgs),
+    /// Move or rename.
+    #[command(after_help = MV_EXAMPLES)]
+    Mv(MvArgs),
+    /// Copy within the account.
+    Cp(CpArgs),
+    /// Delete. There is no undo.
+    #[command(after_help = RM_EXAMPLES)]
+    Rm(RmArgs),
+    /// Show what is known about a file or folder.
+    Stat(StatArgs),
+
+    /// Create an account.
+    #[command(after_help = SIGNUP_EXAMPLES)]
+    Signup(SignupArgs),
+    /// Log in and stay logged in on this machine.
+    #[command(after_help = LOGIN_EXAMPLES)]
+    Login(LoginArgs),
+    /// Forget the session that `login` keeps.
+    Logout(LogoutArgs),
+    /// Change the password.
+    #[command(after_help = PASSWD_EXAMPLES)]
+    Passwd(PasswdArgs),
+    /// Show how much space is used and how much there is.
+    Space(SpaceArgs),
+
+    /// List, show and remove the accounts of a node.
+    #[command(after_help = USERS_EXAMPLES)]
+    Users(UsersArgs),
+    /// Show and set how much space accounts have.
+    #[command(after_help = QUOTA_EXAMPLES)]
+    Quota(QuotaArgs),
+}
+
+/// Headings of the front page and what stands below them; a command that is named nowhere is the operator's.
+const GROUPS: [(&str, &[&str]); 3] = [
+    (
+        "Files",
+        &["ls", "cat", "get", "put", "mkdir", "mv", "cp", "rm", "stat"],
+    ),
+    ("Account", &["signup", "login", "logout", "passwd", "space"]),
+    ("Operator (of a node on this machine)", &["serve"]),
+];
+
+/// Returns the template of the front page: clap knows one flat list of commands only.
+fn front_page() -> String {
+    let all = Command::augment_subcommands(clap::Command::new("kastro"));
+    let operator = GROUPS.len() - 1;
+    let group_of = |name: &str| {
+        let named = GROUPS.iter().position(|(_, names)| names.contains(&name));
+        named.unwrap_or(operator)
+    };
+    let width = all
+        .get_subcommands()
+        .map(|command| command.get_name().len());
+    let width = width.max().unwrap_or(0);
+    let mut page = "{about-with-newline}\n{usage-heading} {usage}\n".to_owned();
+    for (index, (heading, _)) in GROUPS.iter().enumerate() {
+        page.push_str(&format!("\n{heading}:\n"));
+        for command in all.get_subcommands() {
+            let name = command.get_name();
+            if group_of(name) == index && !command.is_hide_set() {
+                let about = command.get_about().map(ToString::to_string);
+                let about = about.unwrap_or_default();
+                page.push_str(&format!("  {name:width$}  {about}\n"));
+            }
+        }
+    }
+    page.push_str("\nOptions:\n{options}{after-help}");
+    page
+}
+
+fn long_tour() -> String {
+    format!("{TOUR}\n\n{EXIT_CODES_HELP}")
+}
+
+/// Parses a size with an optional binary unit: `4096`, `64K`, `500 MiB`, `1.5G`, `2T`.
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    crate::human::parse_size(text).map_err(str::to_owned)
+}
+
+const TOUR: &str = "\
+First steps:
+  kastro serve                          start a node (in its own terminal)
+  kastro signup alice                   create an account, and stay logged in
+  kastro put Photos /alice/             upload a folder as /alice/Photos
+  kastro ls -l /alice/Photos
+  kastro get /alice/Photos copy         download it to ./copy
+
+Each command explains itself: kastro help put";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_front_page_names_every_command_once() {
+        let page = front_page();
+        for command in Cli::command().get_subcommands() {
+            let line = format!("\n  {} ", command.get_name());
+            assert_eq!(page.matches(&line).count(), 1, "{line}");
+        }
+        let known: Vec<String> = Cli::command()
+            .get_subcommands()
+            .map(|command| command.get_name().to_owned())
+            .collect();
+        for name in GROUPS.iter().flat_map(|(_, names)| names.iter()) {
+            assert!(known.iter().any(|known| known == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_option_takes_a_password() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                let name = argument.get_id().as_str();
+                assert!(
+                    !name.contains("password") || name.ends_with("password_file"),
+                    "{name}"
+                );
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+}
