@@ -18,6 +18,7 @@
 //!
 //! Spec: 05 to 10, 12, 13.
 
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod error;

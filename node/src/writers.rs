@@ -75,7 +75,7 @@ impl WriterRow {
         Value::Map(map).encode().into()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let mut fields = Fields::of(decode(bytes)?, "writer")?;
         let user = fields.required("u")?.into_text("u")?;
         Ok(Self {

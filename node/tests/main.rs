@@ -12,4 +12,5 @@
 
 mod conformance;
 mod store;
+mod upkeep;
 mod webauthn;

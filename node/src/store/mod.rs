@@ -12,6 +12,7 @@ mod error;
 mod memory;
 mod meta;
 pub mod tables;
+mod upkeep;
 
 pub use block::{
     BlockCounts, BlockInfo, BlockStore, Deleted, Generation, MAX_DELETE_BLOCKS, MAX_LIST_BLOCKS,
@@ -23,6 +24,10 @@ pub use memory::MemoryStore;
 pub use meta::{
     Batch, CommitOutcome, Condition, MAX_BATCH_ROWS, MAX_KEY_BYTES, MAX_SCAN_ROWS, MAX_VALUE_BYTES,
     MetaStore, Table, Write,
+};
+
+pub use upkeep::{
+    Copy, Hold, MAX_QUARANTINE_PAGE, Orphans, Quarantine, Quarantined, Snapshot, Upkeep,
 };
 
 use std::{sync::Arc, time::SystemTime};
@@ -38,4 +43,9 @@ pub trait Store: BlockStore + MetaStore {
     /// # Errors
     /// Failures of the disk; what was acknowledged is safe also then.
     async fn close(&self) -> Result<(), StoreError>;
+
+    /// Returns the maintenance of a store that keeps its blocks itself.
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
+        None
+    }
 }

@@ -95,11 +95,18 @@ pub(crate) async fn stored_quota(state: &State, name: &Username) -> Result<Optio
     else {
         return Ok(None);
     };
-    let quota = decode(&row)
-        .map_err(RecordError::from)
-        .and_then(|value| value.into_int("quota"))
-        .map_err(Refusal::internal)?;
-    Ok(Some(u64::try_from(quota).unwrap_or(0)))
+    read_quota(&row).map(Some).map_err(Refusal::internal)
+}
+
+/// Reads a quota row; returns bytes.
+pub(crate) fn read_quota(row: &[u8]) -> Result<u64, RecordError> {
+    let quota = decode(row)?.into_int("quota")?;
+    Ok(u64::try_from(quota).unwrap_or(0))
+}
+
+/// Reads the confirmed bytes in a usage row.
+pub(crate) fn stored_total(row: &[u8]) -> Result<u64, RecordError> {
+    UsageRow::decode(row).map(|row| row.total)
 }
 
 /// Bytes counted as pending; they are given back unless the write is kept.

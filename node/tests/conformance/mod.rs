@@ -1,8 +1,8 @@
 //! The HTTP API against the spec and the recorded exchanges: over sockets and in process.
 
-mod account;
+pub(crate) mod account;
 mod accounts;
-mod harness;
+pub(crate) mod harness;
 mod http;
 mod load;
 mod pointers;

@@ -1,8 +1,8 @@
 //! Every store against the contract of its traits.
 
-mod contract;
+pub(crate) mod contract;
 mod crash;
 mod disk;
 mod kill;
-mod model_disk;
+pub(crate) mod model_disk;
 mod random;

@@ -302,6 +302,12 @@ impl Disk for ModelDisk {
         Ok(bytes[..bytes.len().min(max_bytes + 1)].to_vec())
     }
 
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        let mut state = self.0.lock();
+        state.running()?;
+        Ok(state.file(path)?.current.len() as u64)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
         state.change(false)?;

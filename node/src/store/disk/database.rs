@@ -96,6 +96,12 @@ impl DatabaseCell {
         self.with(|database| work(&database.begin_read().map_err(database_fault)?))
     }
 
+    /// Returns a snapshot of the committed state. Pages that it needs are kept as long as it lives, so the file
+    /// grows with what is written meanwhile.
+    pub(super) fn snapshot(&self) -> Result<ReadTransaction, StoreError> {
+        self.with(|database| database.begin_read().map_err(database_fault))
+    }
+
     /// Runs `work` in a write transaction and commits it; any error leaves the committed state as it was,
     /// unless the commit itself failed, which leaves it undecided.
     pub(super) fn write<T>(

@@ -27,6 +27,7 @@ use super::{
     },
     medium::{Disk, LockGuard},
     open,
+    upkeep::Holds,
     writer::{Failure, Job, QUEUE_JOBS, Writer},
 };
 use crate::store::{Deleted, Generation, Partition, StoreError, TransactionId};
@@ -47,10 +48,11 @@ const _: () = assert!(
 
 /// An open data folder.
 pub(super) struct Engine {
-    options: DiskOptions,
+    pub(super) options: DiskOptions,
     disk: Arc<dyn Disk>,
     database: Arc<DatabaseCell>,
-    files: Arc<BlockFiles>,
+    pub(super) files: Arc<BlockFiles>,
+    pub(super) holds: Arc<Holds>,
     writer: Writer,
     budget: Arc<Semaphore>,
     file_slots: Arc<Semaphore>,
@@ -59,18 +61,20 @@ pub(super) struct Engine {
 
 /// A block as the database knows it.
 pub(super) struct Found {
-    partition: PartitionNumber,
+    pub(super) partition: PartitionNumber,
     pub(super) row: IndexRow,
     /// The bytes of an inline block; `None` also when they are missing.
-    inline: Option<Bytes>,
+    pub(super) inline: Option<Bytes>,
 }
 
 impl Engine {
     pub(super) fn open(options: DiskOptions, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
         let opened = open::open(&disk, &options.folder, options.cache_bytes)?;
+        let holds = Arc::<Holds>::default();
         let writer = Writer::start(
             opened.database.clone(),
             opened.files.clone(),
+            holds.clone(),
             opened.removed,
         )?;
         let budget_units = usize::try_from(BUDGET_UNITS).unwrap_or(usize::MAX);
@@ -79,6 +83,7 @@ impl Engine {
             disk,
             database: opened.database,
             files: opened.files,
+            holds,
             writer,
             budget: Arc::new(Semaphore::new(budget_units)),
             file_slots: Arc::new(Semaphore::new(FILES_AT_ONCE)),
@@ -287,13 +292,17 @@ impl Engine {
         let cid = block.cid().clone();
         let found = self.find(partition, &cid)?;
         let place = found.as_ref().map(|found| found.row.place);
-        if share
-            && let (Some(found), Some(place)) = (found, place)
-            && self
-                .load(&cid, found)?
-                .is_some_and(|bytes| bytes == block.bytes())
-        {
-            return Ok(Entry::Present { cid, place });
+        if share && let (Some(found), Some(place)) = (found, place) {
+            match self.load(&cid, found) {
+                Ok(Some(bytes)) if bytes == block.bytes() => {
+                    return Ok(Entry::Present { cid, place });
+                }
+                Ok(_) => {}
+                // A copy that the disk cannot read is as good as none.
+                Err(error) => {
+                    tracing::warn!(%error, "writing a block anew whose copy is unreadable")
+                }
+            }
         }
         let sequence = self.files.open_number();
         let file = BlockFile {
@@ -399,6 +408,11 @@ impl Engine {
         self.database.read(work)
     }
 
+    /// Returns the committed state of this moment, for as long as the caller keeps it.
+    pub(super) fn snapshot(&self) -> Result<ReadTransaction, StoreError> {
+        self.database.snapshot()
+    }
+
     /// Returns the row of a partition.
     pub(super) fn partition(&self, name: &Partition) -> Result<Option<PartitionRow>, StoreError> {
         self.read(|transaction| partition_row(transaction, name))
@@ -417,7 +431,7 @@ impl Engine {
     }
 
     /// Returns the bytes of a block that was found; `None` when its copy is missing. Blocking for files.
-    fn load(&self, cid: &Cid, found: Found) -> Result<Option<Bytes>, StoreError> {
+    pub(super) fn load(&self, cid: &Cid, found: Found) -> Result<Option<Bytes>, StoreError> {
         match found.row.place {
             Place::Inline(_) => Ok(found.inline),
             Place::File(sequence) => self.files.read(&BlockFile {

@@ -147,14 +147,65 @@ impl BlockFiles {
     /// Lists the files in runs from `lowest` on. Names that are not ours are left out.
     pub(super) fn list_from(&self, lowest: u64) -> Result<Vec<BlockFile>, StoreError> {
         let mut files = Vec::new();
-        for name in self.names(&self.folder)? {
-            let Some(run) = BlockFile::parse_folder(&name).filter(|run| *run >= lowest) else {
-                continue;
-            };
-            let names = self.names(&self.run_path(run))?;
-            files.extend(names.iter().filter_map(|name| BlockFile::parse(name)));
+        for run in self.runs()?.into_iter().filter(|run| *run >= lowest) {
+            files.extend(self.list_run(run)?);
         }
         Ok(files)
+    }
+
+    /// Lists the runs that have a folder, in ascending order.
+    pub(super) fn runs(&self) -> Result<Vec<u64>, StoreError> {
+        let names = self.names(&self.folder)?;
+        let runs = names.iter().map(String::as_str);
+        let mut runs: Vec<_> = runs.filter_map(BlockFile::parse_folder).collect();
+        runs.sort_unstable();
+        Ok(runs)
+    }
+
+    /// Lists the files of one run; none when its folder is gone. Names that are not ours are left out.
+    pub(super) fn list_run(&self, run: u64) -> Result<Vec<BlockFile>, StoreError> {
+        let path = self.run_path(run);
+        let names = match self.names(&path) {
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Vec::new()
+            }
+            names => names?,
+        };
+        let names = names.iter().map(String::as_str);
+        Ok(names.filter_map(BlockFile::parse).collect())
+    }
+
+    /// Returns true when a file may exist without a row that names it.
+    pub(super) fn is_open(&self, number: u64) -> bool {
+        let sequence = self.sequence.lock();
+        number >= sequence.next || sequence.open.contains(&number)
+    }
+
+    /// Returns the length of a block file in bytes; `None` when it is missing.
+    pub(super) fn size(&self, file: &BlockFile) -> Result<Option<u64>, StoreError> {
+        let path = self.path(file);
+        match self.disk.size(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_fault("measure", &path, error)),
+        }
+    }
+
+    /// Makes sure that the folder of damaged copies exists, beside that of the blocks, and returns it.
+    pub(super) fn prepare_quarantine(&self) -> Result<PathBuf, StoreError> {
+        let path = self.folder.with_file_name("quarantine");
+        let created = self.disk.create_folder(&path);
+        created.map_err(|error| io_fault("create", &path, error))?;
+        if let Some(parent) = path.parent() {
+            let synced = self.disk.sync_folder(parent);
+            synced.map_err(|error| io_fault("flush", parent, error))?;
+        }
+        Ok(path)
+    }
+
+    /// Returns the disk.
+    pub(super) fn disk(&self) -> &dyn Disk {
+        self.disk.as_ref()
     }
 
     fn names(&self, folder: &Path) -> Result<Vec<String>, StoreError> {
@@ -172,7 +223,7 @@ impl BlockFiles {
         self.folder.join(BlockFile::folder(run))
     }
 
-    fn path(&self, file: &BlockFile) -> PathBuf {
+    pub(super) fn path(&self, file: &BlockFile) -> PathBuf {
         self.run_path(run_of(file.sequence)).join(file.name())
     }
 }

@@ -9,14 +9,15 @@ use super::{
     fault::database_fault,
     files::BlockFiles,
     layout::{
-        BlockFile, INDEX, INLINE, IndexRow, META, PartitionNumber, PartitionRow, Place, RUN,
-        SequenceRow, TransactionRow, decode_partition_count, index_key, meta_key,
-        partition_count_key, partition_key, run_of, sequence_key, transaction_key,
-        transaction_prefix, transactions_prefix,
+        BlockFile, INDEX, INLINE, IndexRow, META, PartitionNumber, PartitionRow, Place,
+        QuarantineRow, RUN, SequenceRow, TransactionRow, decode_partition_count, index_key,
+        meta_key, partition_count_key, partition_key, quarantine_key, run_of, sequence_key,
+        transaction_key, transaction_prefix, transactions_prefix,
     },
+    upkeep::{Holds, count},
 };
 use crate::store::{
-    Batch, CommitOutcome, Deleted, Generation, Partition, StoreError, TransactionId,
+    Batch, BlockCounts, CommitOutcome, Deleted, Generation, Partition, StoreError, TransactionId,
 };
 
 /// One operation of the writer.
@@ -34,6 +35,12 @@ pub(super) enum Operation {
     Close(Partition, TransactionId),
     /// Drop protection older than this, in seconds since 1970.
     Expire(Partition, u64),
+    /// Record that the damaged copy in this place is given up.
+    Quarantine(PartitionNumber, Cid, QuarantineRow),
+    /// Count the blocks of a partition anew.
+    Recount(Partition),
+    /// Wait for everything before.
+    Nothing,
 }
 
 /// Blocks of one put.
@@ -75,6 +82,8 @@ pub(super) enum Answer {
     Stale,
     /// Deleted; these files are to be removed.
     Deleted(Deleted, Vec<BlockFile>),
+    /// What was believed and what is so.
+    Recounted(BlockCounts, BlockCounts),
     Done,
 }
 
@@ -84,6 +93,7 @@ pub(super) struct Group<'t> {
     index: Rows<'t, &'static [u8], &'static [u8]>,
     inline: Rows<'t, u64, &'static [u8]>,
     files: &'t BlockFiles,
+    holds: &'t Holds,
     /// Rows of partitions that the group has touched, written once at its end.
     partitions: BTreeMap<Partition, PartitionRow>,
 }
@@ -92,12 +102,14 @@ impl<'t> Group<'t> {
     pub(super) fn open(
         transaction: &'t WriteTransaction,
         files: &'t BlockFiles,
+        holds: &'t Holds,
     ) -> Result<Self, StoreError> {
         Ok(Self {
             meta: transaction.open_table(META).map_err(database_fault)?,
             index: transaction.open_table(INDEX).map_err(database_fault)?,
             inline: transaction.open_table(INLINE).map_err(database_fault)?,
             files,
+            holds,
             partitions: BTreeMap::new(),
         })
     }
@@ -126,7 +138,39 @@ impl<'t> Group<'t> {
                 }
                 Ok(Answer::Done)
             }
+            Operation::Quarantine(number, cid, row) => self.quarantine(*number, cid, row),
+            Operation::Recount(name) => self.recount(name),
+            Operation::Nothing => Ok(Answer::Done),
         }
+    }
+
+    /// Gives up a damaged copy unless the block has a new one. Its index row stays, so that the block goes on
+    /// being missed.
+    fn quarantine(
+        &mut self,
+        number: PartitionNumber,
+        cid: &Cid,
+        row: &QuarantineRow,
+    ) -> Result<Answer, StoreError> {
+        let cid = cid.to_bytes();
+        let index = self.index_row(&index_key(number, &cid))?;
+        if index.is_none_or(|index| index.place != row.place) {
+            return Ok(Answer::Stale);
+        }
+        if let Place::Inline(location) = row.place {
+            self.inline.remove(location).map_err(database_fault)?;
+        }
+        self.set(&quarantine_key(number, &cid), &row.encode())?;
+        Ok(Answer::Done)
+    }
+
+    fn recount(&mut self, name: &Partition) -> Result<Answer, StoreError> {
+        let Some(row) = self.partition(name)? else {
+            return Ok(Answer::Recounted(Default::default(), Default::default()));
+        };
+        let counts = count(&self.index, row.number)?;
+        self.partition_or_new(name)?.counts = counts;
+        Ok(Answer::Recounted(row.counts, counts))
     }
 
     /// Drops the notes of files that have been removed.
@@ -227,6 +271,7 @@ impl<'t> Group<'t> {
                     row.counts.bytes += u64::from(size_bytes);
                 }
                 Some(old) if old.place != place => {
+                    self.unset(&quarantine_key(number, &cid_bytes))?;
                     retired.extend(self.retire(cid, number, old.place)?);
                 }
                 Some(_) => {}
@@ -282,6 +327,10 @@ impl<'t> Group<'t> {
             return Ok(Answer::Deleted(deleted, files));
         };
         let number = partition.number;
+        if self.holds.is_held(name) {
+            deleted.kept = candidates.len() as u64;
+            return Ok(Answer::Deleted(deleted, files));
+        }
         let protected = self.protected(number)?;
         for (cid, generation) in candidates {
             let cid_bytes = cid.to_bytes();
@@ -294,6 +343,7 @@ impl<'t> Group<'t> {
                 continue;
             }
             self.index.remove(key.as_slice()).map_err(database_fault)?;
+            self.unset(&quarantine_key(number, &cid_bytes))?;
             files.extend(self.retire(cid, number, row.place)?);
             deleted.removed.blocks += 1;
             deleted.removed.bytes += u64::from(row.size_bytes);
@@ -445,7 +495,7 @@ impl Operation {
                     .sum()
             }
             Self::Delete(_, candidates) => candidates.len() * 100,
-            Self::Number(_) | Self::Close(..) | Self::Expire(..) => 100,
+            _ => 100,
         }
     }
 }

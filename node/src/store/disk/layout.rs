@@ -1,5 +1,7 @@
 //! Names and rows of the data folder, format 1; the tables are in `docs/storage-format.md`.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use champ::{Cid, text};
 use redb::TableDefinition;
 
@@ -99,6 +101,27 @@ pub(super) fn unlink_prefix() -> Vec<u8> {
     engine_key(&[b"u"])
 }
 
+/// Prefix of the records of quarantined blocks.
+pub(super) fn quarantine_prefix() -> Vec<u8> {
+    engine_key(&[b"q"])
+}
+
+/// Key of the record of a quarantined block.
+pub(super) fn quarantine_key(partition: PartitionNumber, cid: &[u8]) -> Vec<u8> {
+    engine_key(&[b"q", &partition.0.to_be_bytes(), cid])
+}
+
+/// Splits the key of a metadata row into table and key; `None` for a row of the engine itself.
+pub(super) fn meta_table(key: &[u8]) -> Result<Option<(&str, &[u8])>, StoreError> {
+    let mut parts = key.splitn(2, |byte| *byte == 0);
+    let table = parts.next().and_then(|name| std::str::from_utf8(name).ok());
+    match (table, parts.next()) {
+        (Some("."), _) => Ok(None),
+        (Some(table), Some(key)) => Ok(Some((table, key))),
+        _ => Err(damaged("metadata")),
+    }
+}
+
 /// Key of a block in the index.
 pub(super) fn index_key(partition: PartitionNumber, cid: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(4 + cid.len());
@@ -118,6 +141,12 @@ pub(super) fn index_cid(key: &[u8]) -> Result<Cid, StoreError> {
 pub(super) struct PartitionNumber(pub(super) u32);
 
 impl PartitionNumber {
+    /// Returns the number in a key of the index.
+    pub(super) fn of_key(key: &[u8]) -> Result<Self, StoreError> {
+        let number = key.first_chunk().ok_or(damaged("index"))?;
+        Ok(Self(u32::from_be_bytes(*number)))
+    }
+
     /// Returns the prefix of the partition's keys in the index.
     pub(super) const fn prefix(self) -> [u8; 4] {
         self.0.to_be_bytes()
@@ -196,6 +225,67 @@ pub(super) enum Place {
     Inline(u64),
     /// In the file with this sequence number.
     File(u64),
+}
+
+impl Place {
+    /// Returns the number of the inline block or of the file.
+    pub(super) const fn number(self) -> u64 {
+        match self {
+            Self::Inline(number) | Self::File(number) => number,
+        }
+    }
+
+    fn encode(self) -> [u8; 9] {
+        let (kind, location) = match self {
+            Self::Inline(location) => (0, location),
+            Self::File(location) => (1, location),
+        };
+        let mut out = [kind; 9];
+        let (_, rest) = out.split_at_mut(1);
+        rest.copy_from_slice(&location.to_be_bytes());
+        out
+    }
+}
+
+/// Record of a quarantined block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct QuarantineRow {
+    /// Time of the quarantine, seconds since 1970.
+    pub(super) since_seconds: u64,
+    /// Where the damaged copy was.
+    pub(super) place: Place,
+}
+
+impl QuarantineRow {
+    pub(super) fn encode(&self) -> [u8; 17] {
+        let mut out = [0; 17];
+        let (since, place) = out.split_at_mut(8);
+        since.copy_from_slice(&self.since_seconds.to_be_bytes());
+        place.copy_from_slice(&self.place.encode());
+        out
+    }
+
+    pub(super) fn decode(row: &[u8]) -> Result<Self, StoreError> {
+        let mut rest = Reader(row, "quarantine");
+        let since_seconds = rest.u64()?;
+        let (kind, location) = (rest.u8()?, rest.u64()?);
+        rest.end()?;
+        let place = match kind {
+            0 => Place::Inline(location),
+            1 => Place::File(location),
+            _ => return Err(damaged("quarantine")),
+        };
+        Ok(Self {
+            since_seconds,
+            place,
+        })
+    }
+
+    /// Returns the time of the quarantine.
+    pub(super) fn since(&self) -> SystemTime {
+        let since = Duration::from_secs(self.since_seconds);
+        UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH)
+    }
 }
 
 /// Row of the index.
@@ -414,6 +504,21 @@ mod tests {
             assert_eq!(IndexRow::decode(&row.encode()).unwrap(), row);
             assert!(IndexRow::decode(&row.encode()[1..]).is_err());
         }
+        for place in [Place::Inline(9), Place::File(10)] {
+            let row = QuarantineRow {
+                since_seconds: 7,
+                place,
+            };
+            assert_eq!(QuarantineRow::decode(&row.encode()).unwrap(), row);
+            assert!(QuarantineRow::decode(&row.encode()[1..]).is_err());
+        }
+        assert!(QuarantineRow::decode(&[2; 17]).is_err());
+        assert_eq!(
+            meta_table(b"pointers\0k\0").unwrap(),
+            Some(("pointers", &b"k\0"[..]))
+        );
+        assert_eq!(meta_table(&sequence_key()).unwrap(), None);
+        assert!(meta_table(b"pointers").is_err());
         assert!(IndexRow::decode(&[2; 21]).is_err());
         assert!(SequenceRow::decode(&[0; 17]).is_err());
         assert!(PartitionRow::decode(&[0; 19]).is_err());

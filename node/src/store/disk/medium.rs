@@ -56,6 +56,8 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
     /// Reads a file, but not more than `max_bytes` and one byte more, which tells that it is too long.
     fn read(&self, path: &Path, max_bytes: usize) -> io::Result<Vec<u8>>;
+    /// Returns the length of a file in bytes.
+    fn size(&self, path: &Path) -> io::Result<u64>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Removes a folder if it is empty.
@@ -104,6 +106,10 @@ impl Disk for SystemDisk {
         file.take(u64::try_from(limit).unwrap_or(u64::MAX))
             .read_to_end(&mut bytes)?;
         Ok(bytes)
+    }
+
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        Ok(std::fs::metadata(path)?.len())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -14,6 +14,7 @@ mod group;
 mod layout;
 mod medium;
 mod open;
+mod upkeep;
 mod writer;
 
 pub use medium::{Disk, LockGuard, Locked, Space, SystemDisk};
@@ -35,7 +36,7 @@ use self::{
 use super::{
     Batch, BlockCounts, BlockInfo, BlockStore, Clock, CommitOutcome, Deleted, Generation,
     MAX_DELETE_BLOCKS, MAX_LIST_BLOCKS, MAX_SCAN_ROWS, MetaStore, Misuse, Partition, Store,
-    StoreError, Table, TransactionId, block::check_put,
+    StoreError, Table, TransactionId, Upkeep, block::check_put,
 };
 
 /// Bytes of values after which a scan stops early.
@@ -363,5 +364,9 @@ impl BlockStore for DiskStore {
 impl Store for DiskStore {
     async fn close(&self) -> Result<(), StoreError> {
         self.engine.clone().close().await
+    }
+
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
+        Some(self)
     }
 }

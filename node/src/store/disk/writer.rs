@@ -19,6 +19,7 @@ use super::{
     files::BlockFiles,
     group::{Answer, Group, Operation},
     layout::BlockFile,
+    upkeep::Holds,
 };
 use crate::store::StoreError;
 
@@ -71,12 +72,14 @@ impl Writer {
     pub(super) fn start(
         database: Arc<DatabaseCell>,
         files: Arc<BlockFiles>,
+        holds: Arc<Holds>,
         removed: Vec<BlockFile>,
     ) -> Result<Self, StoreError> {
         let (queue, jobs) = sync_channel(QUEUE_JOBS * 2);
         let worker = Worker {
             database,
             files,
+            holds,
             removed,
         };
         let thread = std::thread::Builder::new()
@@ -126,6 +129,7 @@ impl Drop for Writer {
 struct Worker {
     database: Arc<DatabaseCell>,
     files: Arc<BlockFiles>,
+    holds: Arc<Holds>,
     removed: Vec<BlockFile>,
 }
 
@@ -229,7 +233,7 @@ impl Worker {
 
     fn transact(&mut self, jobs: &[Job], flush: Flush) -> Result<Vec<Answer>, StoreError> {
         let answers = self.database.write(flush, |transaction| {
-            let mut group = Group::open(transaction, &self.files)?;
+            let mut group = Group::open(transaction, &self.files, &self.holds)?;
             group.forget(&self.removed)?;
             let operations = jobs.iter().map(|job| group.apply(&job.operation));
             let answers = operations.collect::<Result<_, _>>()?;

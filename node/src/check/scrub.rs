@@ -1,0 +1,248 @@
+//! The scrub: every stored block is read and hashed again and again, slowly, so that a bad disk is found out while
+//! there are still good copies elsewhere (Spec: 40 REL-14).
+//!
+//! One pass goes through all blocks at a bounded rate and remembers after every page how far it is, so a restart
+//! goes on where it was. Passes start a period apart, give or take a sixth of it: nodes that were set up together
+//! do not keep their disks busy together.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Finding,
+    blocks::{self, Depth, Position},
+};
+use crate::store::{Batch, Store, StoreError, tables};
+
+/// Row of the node's own table that remembers the scrub.
+const ROW: &[u8] = b"scrub";
+/// Damaged blocks that are remembered by name.
+const MAX_REMEMBERED: usize = 1_000;
+/// Blocks read in one step: the rate is kept from step to step, and a foreground read never waits for more.
+const STEP_BLOCKS: usize = 32;
+/// Steps between two writes of the position.
+const STEPS_PER_SAVE: u64 = 16;
+/// Longest wait between two looks at the clock.
+const MAX_WAIT: Duration = Duration::from_secs(600);
+
+/// How to scrub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScrubOptions {
+    /// Time from the start of one pass to the start of the next; zero never scrubs.
+    pub period: Duration,
+    /// Most bytes read per second.
+    pub bytes_per_second: u64,
+}
+
+impl Default for ScrubOptions {
+    fn default() -> Self {
+        Self {
+            period: Duration::from_secs(30 * 86_400),
+            bytes_per_second: 8 << 20,
+        }
+    }
+}
+
+/// The result of a finished pass.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubResult {
+    /// When it ended, seconds since 1970.
+    pub finished_seconds: i64,
+    /// Blocks read.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Blocks that were damaged.
+    pub damaged: u64,
+}
+
+/// What is known of the scrub; kept over restarts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubState {
+    /// When the next pass starts, seconds since 1970; `None` while one is under way.
+    pub due_seconds: Option<i64>,
+    /// When the pass under way started.
+    pub started_seconds: i64,
+    /// How far it is.
+    pub position: Position,
+    /// Blocks read in it.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Blocks found damaged in it.
+    pub damaged: u64,
+    /// Which, at most a thousand.
+    pub findings: Vec<Finding>,
+    /// The last pass that came to its end.
+    pub last: Option<ScrubResult>,
+}
+
+/// The scrub of one store.
+#[derive(Debug, Default)]
+pub struct Scrub {
+    state: Mutex<Option<ScrubState>>,
+}
+
+/// What to do after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Wait this long, then step again.
+    After(Duration),
+    /// Never step again.
+    Never,
+}
+
+impl Scrub {
+    /// Returns what is known; `None` before the first step.
+    pub fn state(&self) -> Option<ScrubState> {
+        self.state.lock().clone()
+    }
+
+    /// Reads the next few blocks if a pass is due or under way, and says when to come back. `dice` is a random
+    /// number: it spreads the starts of passes.
+    ///
+    /// Dropping the future is safe: these blocks are read again.
+    ///
+    /// # Errors
+    /// Failures of the disk that are not those of a single block.
+    pub async fn step(
+        &self,
+        store: &dyn Store,
+        options: ScrubOptions,
+        now_seconds: i64,
+        dice: u64,
+    ) -> Result<Next, StoreError> {
+        if options.period.is_zero() {
+            return Ok(Next::Never);
+        }
+        let mut state = self.loaded(store, options, now_seconds, dice).await?;
+        if let Some(due) = state.due_seconds {
+            if now_seconds < due {
+                let left = Duration::from_secs(due.abs_diff(now_seconds));
+                *self.state.lock() = Some(state);
+                return Ok(Next::After(left.min(MAX_WAIT)));
+            }
+            state = ScrubState {
+                started_seconds: now_seconds,
+                last: state.last,
+                ..ScrubState::default()
+            };
+            tracing::info!("scrub: a pass over all blocks starts");
+        }
+        let page = blocks::page(store, None, Depth::Bytes, &state.position, STEP_BLOCKS).await?;
+        let is_new_space = state.position.partition != page.position.partition;
+        state.position = page.position;
+        state.blocks += page.blocks;
+        state.bytes += page.bytes;
+        let has_findings = !page.findings.is_empty();
+        for finding in page.findings {
+            tracing::error!(
+                kind = finding.kind.words(),
+                user = finding.user.as_deref().unwrap_or_default(),
+                cid = finding.cid.as_deref().unwrap_or_default(),
+                "scrub: `kastro repair` moves it aside and looks for a good copy"
+            );
+            state.damaged += 1;
+            if state.findings.len() < MAX_REMEMBERED {
+                state.findings.push(finding);
+            }
+        }
+        let is_end = state.position.is_end;
+        if is_end {
+            state.last = Some(ScrubResult {
+                finished_seconds: now_seconds,
+                blocks: state.blocks,
+                bytes: state.bytes,
+                damaged: state.damaged,
+            });
+            let next = spread(options.period, dice);
+            state.due_seconds = Some(state.started_seconds.saturating_add(next).max(now_seconds));
+            tracing::info!(
+                blocks = state.blocks,
+                bytes = state.bytes,
+                damaged = state.damaged,
+                "scrub: the pass is complete"
+            );
+        }
+        let steps = state.blocks / STEP_BLOCKS as u64;
+        if is_end || has_findings || is_new_space || steps.is_multiple_of(STEPS_PER_SAVE) {
+            save(store, &state).await?;
+        }
+        *self.state.lock() = Some(state);
+        let rate = options.bytes_per_second.max(1);
+        let millis = page.bytes.saturating_mul(1000) / rate;
+        Ok(Next::After(Duration::from_millis(millis)))
+    }
+
+    async fn loaded(
+        &self,
+        store: &dyn Store,
+        options: ScrubOptions,
+        now_seconds: i64,
+        dice: u64,
+    ) -> Result<ScrubState, StoreError> {
+        if let Some(state) = self.state.lock().clone() {
+            return Ok(state);
+        }
+        let row = store.get(tables::NODE, ROW).await?;
+        let stored = row.and_then(|row| serde_json::from_slice(&row).ok());
+        if let Some(state) = stored {
+            return Ok(state);
+        }
+        // A new node has nothing to scrub yet.
+        let state = ScrubState {
+            due_seconds: Some(now_seconds.saturating_add(spread(options.period, dice))),
+            ..ScrubState::default()
+        };
+        save(store, &state).await?;
+        Ok(state)
+    }
+
+    /// Makes the next step start a pass at once.
+    ///
+    /// # Errors
+    /// Failures of the disk.
+    pub async fn start_now(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let row = store.get(tables::NODE, ROW).await?;
+        let stored = row.and_then(|row| serde_json::from_slice(&row).ok());
+        let mut state: ScrubState = self.state.lock().clone().or(stored).unwrap_or_default();
+        if state.due_seconds.is_some() {
+            state.due_seconds = Some(0);
+        }
+        save(store, &state).await?;
+        *self.state.lock() = Some(state);
+        Ok(())
+    }
+}
+
+async fn save(store: &dyn Store, state: &ScrubState) -> Result<(), StoreError> {
+    let row = serde_json::to_vec(state).unwrap_or_default();
+    let batch = Batch::new().put(tables::NODE, ROW, row);
+    let _ = store.commit(batch).await?;
+    Ok(())
+}
+
+/// Returns the period in seconds, give or take a sixth.
+fn spread(period: Duration, dice: u64) -> i64 {
+    let seconds = period.as_secs();
+    let range = seconds / 3;
+    let low = seconds - range / 2;
+    i64::try_from(low + dice % (range + 1)).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rel_14_passes_are_spread_over_a_third_of_the_period() {
+        let period = Duration::from_secs(30 * 86_400);
+        let days = |dice| spread(period, dice) / 86_400;
+        assert_eq!(days(0), 25);
+        assert_eq!(days(10 * 86_400), 35);
+        assert!((0..1000).all(|n| (25..=35).contains(&days(n * 7_919_113))));
+        assert_eq!(spread(Duration::from_secs(1), 5), 1);
+    }
+}

@@ -1,0 +1,369 @@
+//! Maintenance of the data folder: what [`Upkeep`] promises, on files and rows.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use champ::{Block, Cid};
+use parking_lot::Mutex;
+use redb::ReadTransaction;
+
+use super::{
+    DiskStore,
+    engine::{Engine, blocking, seconds},
+    fault::{database_fault, io_fault},
+    group::{Answer, Operation},
+    layout::{
+        BlockFile, INDEX, IndexRow, META, PartitionNumber, PartitionRow, Place, QuarantineRow,
+        damaged, index_cid, index_key, meta_table, partition_key, partition_name, quarantine_key,
+        quarantine_prefix,
+    },
+};
+use crate::store::{
+    BlockCounts, Copy, Hold, MAX_QUARANTINE_PAGE, Orphans, Partition, Quarantine, Quarantined,
+    Snapshot, StoreError, Upkeep,
+};
+
+/// The holds that are alive.
+///
+/// A hold names what it has released, so that partitions made after it began are held too.
+#[derive(Debug, Default)]
+pub(super) struct Holds(Mutex<Vec<Arc<Held>>>);
+
+/// One hold: everything but what it has released.
+#[derive(Debug, Default)]
+struct Held {
+    released: Mutex<std::collections::BTreeSet<Partition>>,
+}
+
+impl Holds {
+    /// Returns true when blocks of a partition must stay.
+    pub(super) fn is_held(&self, partition: &Partition) -> bool {
+        let holds = self.0.lock();
+        holds
+            .iter()
+            .any(|hold| !hold.released.lock().contains(partition))
+    }
+}
+
+struct DiskHold {
+    engine: Arc<Engine>,
+    held: Arc<Held>,
+}
+
+impl Hold for DiskHold {
+    fn release(&self, partition: &Partition) {
+        self.held.released.lock().insert(partition.clone());
+    }
+}
+
+impl Drop for DiskHold {
+    fn drop(&mut self) {
+        let mut holds = self.engine.holds.0.lock();
+        holds.retain(|held| !Arc::ptr_eq(held, &self.held));
+    }
+}
+
+#[async_trait::async_trait]
+impl Upkeep for DiskStore {
+    async fn inspect(&self, partition: &Partition, cid: &Cid) -> Result<Copy, StoreError> {
+        let Some(found) = self.engine.look_up(partition, cid)? else {
+            return Ok(Copy::Absent);
+        };
+        let (engine, cid) = (self.engine.clone(), cid.clone());
+        blocking(move || {
+            let recorded = u64::from(found.row.size_bytes);
+            let actual = match found.row.place {
+                Place::Inline(_) => found.inline.as_ref().map(|bytes| bytes.len() as u64),
+                Place::File(sequence) => engine.files.size(&BlockFile {
+                    cid,
+                    partition: found.partition,
+                    sequence,
+                })?,
+            };
+            Ok(match actual {
+                None => Copy::Missing,
+                Some(actual) if actual != recorded => Copy::WrongLength { actual, recorded },
+                Some(_) => Copy::Present,
+            })
+        })
+        .await
+    }
+
+    async fn quarantine(&self, partition: &Partition, cid: &Cid) -> Result<Quarantine, StoreError> {
+        let Some(found) = self.engine.look_up(partition, cid)? else {
+            return Ok(Quarantine::Absent);
+        };
+        let (number, place) = (found.partition, found.row.place);
+        let file = BlockFile {
+            cid: cid.clone(),
+            partition: number,
+            sequence: place.number(),
+        };
+        let (engine, copy) = (self.engine.clone(), file.clone());
+        let (bytes, had_copy) = match blocking(move || engine.load(&copy.cid, found)).await {
+            Ok(bytes) => (bytes.clone(), bytes.is_some()),
+            // The disk cannot read the copy; it can still be moved.
+            Err(StoreError::Io { .. }) => (None, true),
+            Err(error) => return Err(error),
+        };
+        if let Some(bytes) = &bytes
+            && Block::verified(cid.clone(), bytes.clone()).is_ok()
+        {
+            return Ok(Quarantine::Sound);
+        }
+        // A copy in the database is written to its file first; one in a file is moved after it is recorded.
+        if let (Place::Inline(_), Some(bytes)) = (place, bytes) {
+            let (engine, file) = (self.engine.clone(), file.clone());
+            blocking(move || engine.files.set_aside(&file, &bytes)).await?;
+        }
+        let row = QuarantineRow {
+            since_seconds: seconds((self.engine.options.clock)()),
+            place,
+        };
+        let operation = Operation::Quarantine(number, cid.clone(), row);
+        match self.engine.operate(operation).await? {
+            Answer::Stale => return Ok(Quarantine::Sound),
+            _ if !had_copy => return Ok(Quarantine::Recorded),
+            _ => {}
+        }
+        if let Place::File(_) = place {
+            let engine = self.engine.clone();
+            blocking(move || engine.files.move_aside(&file)).await?;
+        }
+        Ok(Quarantine::Moved)
+    }
+
+    async fn quarantined(
+        &self,
+        after: Option<(&Partition, &Cid)>,
+    ) -> Result<Vec<Quarantined>, StoreError> {
+        let after = after.map(|(partition, cid)| (partition.clone(), cid.to_bytes()));
+        let engine = self.engine.clone();
+        blocking(move || {
+            engine.read(|transaction| {
+                let names = partition_names(transaction)?;
+                let meta = transaction.open_table(META).map_err(database_fault)?;
+                let prefix = quarantine_prefix();
+                let mut start = prefix.clone();
+                if let Some((partition, cid)) = &after
+                    && let Some((number, _)) = names.iter().find(|(_, name)| *name == partition)
+                {
+                    start = quarantine_key(*number, cid);
+                }
+                let mut rows = Vec::new();
+                for row in meta.range(start.as_slice()..).map_err(database_fault)? {
+                    let (key, value) = row.map_err(database_fault)?;
+                    let key = key.value();
+                    let Some(block) = key.strip_prefix(prefix.as_slice()) else {
+                        break;
+                    };
+                    if rows.len() >= MAX_QUARANTINE_PAGE {
+                        break;
+                    }
+                    if after.is_some() && key == start.as_slice() {
+                        continue;
+                    }
+                    let number = PartitionNumber::of_key(block)?;
+                    let partition = names.get(&number).ok_or(damaged("quarantine"))?;
+                    rows.push(Quarantined {
+                        partition: partition.clone(),
+                        cid: index_cid(block)?,
+                        since: QuarantineRow::decode(value.value())?.since(),
+                    });
+                }
+                Ok(rows)
+            })
+        })
+        .await
+    }
+
+    async fn orphans(&self, remove: bool) -> Result<Orphans, StoreError> {
+        let engine = self.engine.clone();
+        blocking(move || {
+            let mut orphans = Orphans::default();
+            for run in engine.files.runs()? {
+                for file in engine.files.list_run(run)? {
+                    // In this order: a file that is no longer open has its row, if it will ever have one.
+                    if engine.files.is_open(file.sequence) || engine.is_named(&file)? {
+                        continue;
+                    }
+                    let Some(bytes) = engine.files.size(&file)? else {
+                        continue;
+                    };
+                    orphans.found.blocks += 1;
+                    orphans.found.bytes += bytes;
+                    if remove {
+                        engine.files.remove(&file)?;
+                        orphans.removed += 1;
+                    }
+                }
+                engine.files.remove_empty_run(run);
+            }
+            Ok(orphans)
+        })
+        .await
+    }
+
+    async fn recount(
+        &self,
+        partition: &Partition,
+        correct: bool,
+    ) -> Result<(BlockCounts, BlockCounts), StoreError> {
+        if correct {
+            let operation = Operation::Recount(partition.clone());
+            return match self.engine.operate(operation).await? {
+                Answer::Recounted(before, after) => Ok((before, after)),
+                _ => Err(StoreError::Closed),
+            };
+        }
+        let (engine, partition) = (self.engine.clone(), partition.clone());
+        blocking(move || {
+            engine.read(|transaction| {
+                let meta = transaction.open_table(META).map_err(database_fault)?;
+                let key = partition_key(partition.as_str());
+                let Some(row) = meta.get(key.as_slice()).map_err(database_fault)? else {
+                    return Ok(Default::default());
+                };
+                let row = PartitionRow::decode(row.value())?;
+                let index = transaction.open_table(INDEX).map_err(database_fault)?;
+                Ok((row.counts, count(&index, row.number)?))
+            })
+        })
+        .await
+    }
+
+    async fn hold(&self) -> Result<Box<dyn Hold>, StoreError> {
+        let held = Arc::new(Held::default());
+        self.engine.holds.0.lock().push(held.clone());
+        let hold = DiskHold {
+            engine: self.engine.clone(),
+            held,
+        };
+        // The writer thread works one group at a time: behind this, earlier deletions are over.
+        self.engine.operate(Operation::Nothing).await?;
+        Ok(Box::new(hold))
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
+        Ok(Box::new(DiskSnapshot(self.engine.snapshot()?)))
+    }
+}
+
+/// Counts the rows of a partition.
+pub(super) fn count(
+    index: &impl redb::ReadableTable<&'static [u8], &'static [u8]>,
+    partition: PartitionNumber,
+) -> Result<BlockCounts, StoreError> {
+    let mut counts = BlockCounts::default();
+    let prefix = partition.prefix();
+    for row in index.range(prefix.as_slice()..).map_err(database_fault)? {
+        let (key, value) = row.map_err(database_fault)?;
+        if !key.value().starts_with(&prefix) {
+            break;
+        }
+        counts.blocks += 1;
+        counts.bytes += u64::from(IndexRow::decode(value.value())?.size_bytes);
+    }
+    Ok(counts)
+}
+
+/// Returns the names of all partitions by number.
+pub(super) fn partition_names(
+    transaction: &ReadTransaction,
+) -> Result<BTreeMap<PartitionNumber, Partition>, StoreError> {
+    let meta = transaction.open_table(META).map_err(database_fault)?;
+    let prefix = partition_key("");
+    let mut names = BTreeMap::new();
+    for row in meta.range(prefix.as_slice()..).map_err(database_fault)? {
+        let (key, value) = row.map_err(database_fault)?;
+        if !key.value().starts_with(&prefix) {
+            break;
+        }
+        let row = PartitionRow::decode(value.value())?;
+        names.insert(row.number, partition_name(key.value())?);
+    }
+    Ok(names)
+}
+
+struct DiskSnapshot(ReadTransaction);
+
+impl Snapshot for DiskSnapshot {
+    fn metadata(
+        &self,
+        row: &mut dyn FnMut(&str, &[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let meta = self.0.open_table(META).map_err(database_fault)?;
+        for entry in meta.range::<&[u8]>(..).map_err(database_fault)? {
+            let (key, value) = entry.map_err(database_fault)?;
+            if let Some((table, key)) = meta_table(key.value())? {
+                row(table, key, value.value())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn blocks(
+        &self,
+        row: &mut dyn FnMut(&Partition, &Cid, u32) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let names = partition_names(&self.0)?;
+        let index = self.0.open_table(INDEX).map_err(database_fault)?;
+        for entry in index.range::<&[u8]>(..).map_err(database_fault)? {
+            let (key, value) = entry.map_err(database_fault)?;
+            let number = PartitionNumber::of_key(key.value())?;
+            let partition = names.get(&number).ok_or(damaged("index"))?;
+            let size = IndexRow::decode(value.value())?.size_bytes;
+            row(partition, &index_cid(key.value())?, size)?;
+        }
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// Returns true when a row names this very file, or says that it is to be removed.
+    fn is_named(&self, file: &BlockFile) -> Result<bool, StoreError> {
+        self.read(|transaction| {
+            let index = transaction.open_table(INDEX).map_err(database_fault)?;
+            let key = index_key(file.partition, &file.cid.to_bytes());
+            let row = index.get(key.as_slice()).map_err(database_fault)?;
+            let row = row.map(|row| IndexRow::decode(row.value())).transpose()?;
+            if row.is_some_and(|row| row.place == Place::File(file.sequence)) {
+                return Ok(true);
+            }
+            let meta = transaction.open_table(META).map_err(database_fault)?;
+            let removal = meta.get(file.unlink_key().as_slice());
+            Ok(removal.map_err(database_fault)?.is_some())
+        })
+    }
+}
+
+impl super::files::BlockFiles {
+    /// Writes the damaged bytes of an inline block into the quarantine.
+    fn set_aside(&self, file: &BlockFile, bytes: &[u8]) -> Result<(), StoreError> {
+        let folder = self.prepare_quarantine()?;
+        let path = folder.join(file.name());
+        // A copy from an attempt that was cut short has the same bytes or fewer.
+        match self.disk().remove(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(io_fault("remove", &path, error));
+            }
+            _ => {}
+        }
+        let written = self.disk().write_new(&path, bytes);
+        written.map_err(|error| io_fault("write", &path, error))?;
+        let synced = self.disk().sync_folder(&folder);
+        synced.map_err(|error| io_fault("flush", &folder, error))
+    }
+
+    /// Moves a damaged block file into the quarantine.
+    fn move_aside(&self, file: &BlockFile) -> Result<(), StoreError> {
+        let folder = self.prepare_quarantine()?;
+        let (from, to) = (self.path(file), folder.join(file.name()));
+        match self.disk().rename(&from, &to) {
+            // Removed meanwhile: the block has been put again or deleted.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            moved => moved.map_err(|error| io_fault("move", &from, error))?,
+        }
+        let synced = self.disk().sync_folder(&folder);
+        synced.map_err(|error| io_fault("flush", &folder, error))
+    }
+}

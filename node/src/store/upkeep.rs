@@ -1,0 +1,154 @@
+//! What looking after stored data needs beyond reading and writing it: finding what does not fit, moving damaged
+//! copies aside, and keeping blocks in place while they are copied elsewhere.
+//!
+//! Nothing here ever deletes the only copy of anything.
+//!
+//! Spec: 40 REL-6, REL-12, REL-14.
+
+use std::time::SystemTime;
+
+use champ::Cid;
+
+use super::{BlockCounts, Partition, StoreError};
+
+/// Most entries of one page of [`Upkeep::quarantined`].
+pub const MAX_QUARANTINE_PAGE: usize = 1_000;
+
+/// The stored copy of a block, judged without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Copy {
+    /// There is no such block.
+    Absent,
+    /// A copy of the recorded length is there.
+    Present,
+    /// The index names a copy that is not there.
+    Missing,
+    /// The copy has another length than was recorded.
+    WrongLength {
+        /// Bytes that are there.
+        actual: u64,
+        /// Bytes that were stored.
+        recorded: u64,
+    },
+}
+
+/// What an attempt to quarantine a block came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Quarantine {
+    /// The damaged copy has been moved aside and recorded.
+    Moved,
+    /// There was no copy to move; that is recorded.
+    Recorded,
+    /// The block is sound, or has been put again meanwhile: nothing was done.
+    Sound,
+    /// There is no such block.
+    Absent,
+}
+
+/// A block whose damaged copy has been moved aside and that has not been put again since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantined {
+    /// Partition.
+    pub partition: Partition,
+    /// Name.
+    pub cid: Cid,
+    /// When it was moved.
+    pub since: SystemTime,
+}
+
+/// Files that no row names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Orphans {
+    /// What was found.
+    pub found: BlockCounts,
+    /// How many of them were removed.
+    pub removed: u64,
+}
+
+/// Keeps every block where it is: as long as it lives, deletions in held partitions keep their candidates.
+///
+/// Taken before a snapshot, it makes sure that every block of the snapshot can still be copied. Blocks may be
+/// put meanwhile.
+pub trait Hold: Send + Sync {
+    /// Lets deletions go on in one partition.
+    fn release(&self, partition: &Partition);
+}
+
+/// Maintenance of a store that keeps its blocks itself.
+#[async_trait::async_trait]
+pub trait Upkeep: Send + Sync {
+    /// Looks whether the copy of a block is there, without reading it.
+    ///
+    /// # Errors
+    /// Failures of the disk.
+    async fn inspect(&self, partition: &Partition, cid: &Cid) -> Result<Copy, StoreError>;
+
+    /// Moves the copy of a block aside if it is damaged. The block goes on being listed, reading it fails as
+    /// damaged, and a put of the same block heals it.
+    ///
+    /// # Errors
+    /// Failures of the disk.
+    async fn quarantine(&self, partition: &Partition, cid: &Cid) -> Result<Quarantine, StoreError>;
+
+    /// Lists quarantined blocks that have not been healed, at most [`MAX_QUARANTINE_PAGE`], strictly after
+    /// `after`.
+    ///
+    /// # Errors
+    /// Failures of the disk.
+    async fn quarantined(
+        &self,
+        after: Option<(&Partition, &Cid)>,
+    ) -> Result<Vec<Quarantined>, StoreError>;
+
+    /// Finds files that no row names, apart from writes under way; removes them if asked to.
+    ///
+    /// # Errors
+    /// Failures of the disk.
+    async fn orphans(&self, remove: bool) -> Result<Orphans, StoreError>;
+
+    /// Counts the blocks of a partition and, if asked to, corrects what the store believes; returns what it
+    /// believed and what is so.
+    ///
+    /// # Errors
+    /// Failures of the disk.
+    async fn recount(
+        &self,
+        partition: &Partition,
+        correct: bool,
+    ) -> Result<(BlockCounts, BlockCounts), StoreError>;
+
+    /// Holds all partitions. When the future resolves, no deletion that was decided before is under way.
+    ///
+    /// # Errors
+    /// Failures of the disk.
+    async fn hold(&self) -> Result<Box<dyn Hold>, StoreError>;
+
+    /// Takes a consistent snapshot of all metadata and of the list of blocks.
+    ///
+    /// # Errors
+    /// Failures of the disk.
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError>;
+}
+
+/// The committed state of one moment. Reading it is blocking.
+pub trait Snapshot: Send {
+    /// Hands every row of metadata to `row`, by table and key.
+    ///
+    /// # Errors
+    /// Failures of the disk, and what `row` returns.
+    fn metadata(
+        &self,
+        row: &mut dyn FnMut(&str, &[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError>;
+
+    /// Hands every block to `row`, by partition number and CID, with its size in bytes.
+    ///
+    /// # Errors
+    /// Failures of the disk, and what `row` returns.
+    fn blocks(
+        &self,
+        row: &mut dyn FnMut(&Partition, &Cid, u32) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError>;
+}

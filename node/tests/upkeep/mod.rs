@@ -1,0 +1,5 @@
+//! Check, repair, scrub, backup and restore, on a whole node with real files.
+
+mod check;
+mod scrub;
+mod world;
