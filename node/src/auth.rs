@@ -2,10 +2,19 @@
 //!
 //! Order of checks: signature, record, age, path. Hex and the user come before, in the calls.
 
+use bytes::Bytes;
 use champ::cbor::{Fields, Value, decode};
 use pki::keys::PublicSigningKey;
+use sha2::{Digest as _, Sha256};
 
-use crate::error::Refusal;
+use crate::{
+    error::Refusal,
+    state::State,
+    store::{Batch, tables},
+};
+
+/// Expired authorisations that one new one makes the node forget.
+const MAX_FORGOTTEN: usize = 16;
 
 /// How far a signed time may lie from now, in milliseconds.
 #[derive(Debug, Clone, Copy)]
@@ -66,14 +75,14 @@ pub(crate) fn signed_time(
     Ok(millis)
 }
 
-/// Verifies a signed request for exactly `path`.
+/// Verifies a signed request for exactly `path` and returns its time, in milliseconds since 1970 UTC.
 pub(crate) fn signed_request(
     key: &PublicSigningKey,
     signed: &[u8],
     path: &str,
     now_millis: i64,
     window: Window,
-) -> Result<(), Refusal> {
+) -> Result<i64, Refusal> {
     let message = key
         .verify_attached(signed)
         .map_err(|_| Refusal::Signature)?;
@@ -82,7 +91,36 @@ pub(crate) fn signed_request(
     if signed_path != path {
         return Err(Refusal::AuthorisationPath(printable(&signed_path)));
     }
-    Ok(())
+    Ok(millis)
+}
+
+/// Uses up an authorisation that was verified for [`Window::CHANGE`]: nobody who saw it can use it again for
+/// other arguments of the same call (Spec: 08 §4). Kept on stable storage until its window has passed.
+///
+/// # Errors
+/// [`Refusal::Rule`] for the second use.
+pub(crate) async fn use_once(state: &State, signed: &[u8], millis: i64) -> Result<(), Refusal> {
+    let expiry = millis.saturating_add(Window::CHANGE.past);
+    let mut row = expiry.to_be_bytes().to_vec();
+    row.extend_from_slice(&Sha256::digest(signed));
+    let mut batch = Batch::new()
+        .expect_absent(tables::USED_AUTHORISATIONS, row.clone())
+        .put(tables::USED_AUTHORISATIONS, row, Bytes::new());
+    let oldest = state
+        .store
+        .scan(tables::USED_AUTHORISATIONS, b"", None, MAX_FORGOTTEN)
+        .await?;
+    let now = state.clock.now_millis().to_be_bytes();
+    for (old, _) in oldest {
+        if old.first_chunk::<8>() < Some(&now) {
+            batch = batch.remove(tables::USED_AUTHORISATIONS, old);
+        }
+    }
+    if state.store.commit(batch).await?.is_committed() {
+        Ok(())
+    } else {
+        Err(Refusal::rule("This authorisation was used before"))
+    }
 }
 
 /// Reads `{"p": path, "t": time}` and nothing else.

@@ -12,7 +12,7 @@ use champ::{Cid, Codec, Multihash};
 use pki::keys::{PublicSigningKey, SecretSigningKey};
 use zeroize::Zeroizing;
 
-use crate::random::OsRandom;
+use crate::random::random;
 
 /// The server ids of a node.
 #[derive(Debug, Clone)]
@@ -88,6 +88,14 @@ pub(crate) fn load_or_create_key(
     folder: &Path,
     file: &str,
 ) -> Result<SecretSigningKey, KeyFileError> {
+    load_or_create_secret(folder, file).map(|seed| SecretSigningKey::from_seed(&seed))
+}
+
+/// Reads 32 secret bytes from a file in `folder`, or makes them there.
+pub(crate) fn load_or_create_secret(
+    folder: &Path,
+    file: &str,
+) -> Result<Zeroizing<[u8; 32]>, KeyFileError> {
     let path = folder.join(file);
     let io = |source| KeyFileError::Io {
         path: path.clone(),
@@ -95,14 +103,14 @@ pub(crate) fn load_or_create_key(
     };
     match fs::read(&path).map(Zeroizing::new) {
         Ok(bytes) => {
-            let seed = <&[u8; 32]>::try_from(bytes.as_slice())
+            let secret = <&[u8; 32]>::try_from(bytes.as_slice())
                 .map_err(|_| KeyFileError::Damaged { path: path.clone() })?;
-            Ok(SecretSigningKey::from_seed(seed))
+            Ok(Zeroizing::new(*secret))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let key = SecretSigningKey::generate(&mut OsRandom);
-            write_durably(folder, file, key.seed().as_slice()).map_err(io)?;
-            Ok(key)
+            let secret = Zeroizing::new(random::<32>());
+            write_durably(folder, file, secret.as_slice()).map_err(io)?;
+            Ok(secret)
         }
         Err(error) => Err(io(error)),
     }

@@ -53,3 +53,4 @@ mod writers;
 pub use config::{Config, Limits};
 pub use error::Refusal;
 pub use node::{Node, OpenError};
+pub use second_factors::FactorKeyError;

@@ -19,12 +19,12 @@ use crate::{
     error::Refusal,
     guard::Guards,
     http::{Hosts, Origin, Pages, RequestBody, answer, serve},
-    identity::{KeyFileError, NodeIdentity, load_or_create_key},
+    identity::{KeyFileError, NodeIdentity, load_or_create_key, load_or_create_secret},
     operator,
     random::OsRandom,
     registrar::Registrar,
+    second_factors::{self, FactorKey, FactorKeyError},
     signup::{UserCount, token_key},
-    space::AdminTimes,
     state::{State, StoreHandle},
     store::{Batch, DiskOptions, DiskStore, MemoryStore, Store, StoreError, tables},
     usage::{self, Usage},
@@ -37,6 +37,8 @@ use crate::{
 const NODE_KEY: &str = "node.key";
 /// File of the key that owns the node's name table.
 const TABLE_OWNER_KEY: &str = "names-owner.key";
+/// File of the key under which second factor secrets are stored.
+const SECOND_FACTOR_KEY: &str = "second-factors.key";
 /// File of the key that signs the node's name table.
 const TABLE_WRITER_KEY: &str = "names-writer.key";
 
@@ -68,6 +70,9 @@ pub enum OpenError {
     /// A key file cannot be used.
     #[error(transparent)]
     Key(#[from] KeyFileError),
+    /// The key file of second factors does not belong to this store.
+    #[error(transparent)]
+    SecondFactors(#[from] FactorKeyError),
     /// The store cannot be opened.
     #[error("cannot open the store")]
     Store(#[from] StoreError),
@@ -108,6 +113,7 @@ impl Node {
             policy,
         );
         let hosts = Hosts::new(config.listen, config.public_host.as_deref(), identity.all())?;
+        let factor_key = factor_key(folder, store.as_ref()).await?;
         let state = Arc::new(State {
             pages: Pages::new(config.web.as_deref()).map_err(OpenError::Web)?,
             clock: Arc::clone(&config.clock),
@@ -119,7 +125,8 @@ impl Node {
             usage: Usage::default(),
             guards: Guards::default(),
             challenges: Challenges::default(),
-            admin_times: AdminTimes::starting_at(now),
+            factor_key,
+            started_millis: now,
             users: UserCount::default(),
             workers: Workers::default(),
             config,
@@ -231,6 +238,21 @@ fn key(folder: Option<&Path>, file: &str) -> Result<SecretSigningKey, KeyFileErr
         Some(folder) => load_or_create_key(folder, file),
         None => Ok(SecretSigningKey::generate(&mut OsRandom)),
     }
+}
+
+/// Reads or makes the key of second factors; never makes a new one next to rows that need another.
+async fn factor_key(folder: Option<&Path>, store: &dyn Store) -> Result<FactorKey, OpenError> {
+    let bytes = match folder {
+        Some(folder) => {
+            let is_there = folder.join(SECOND_FACTOR_KEY).exists();
+            if !is_there && second_factors::needs_key(store).await? {
+                return Err(FactorKeyError::Missing.into());
+            }
+            load_or_create_secret(folder, SECOND_FACTOR_KEY)?
+        }
+        None => second_factors::key_in_memory(store).await?,
+    };
+    Ok(second_factors::unlock(store, &bytes).await??)
 }
 
 /// Adds the configured sign-up tokens that were not added before; a used one does not come back.

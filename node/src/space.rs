@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use champ::cbor::Record as _;
-use parking_lot::Mutex;
 use pki::{
     keys::{Owner, SIGNATURE_BYTES},
     wire::payment::{LabelledSpaceRequest, PendingSpaceRequests, SpaceRequest},
@@ -22,16 +21,10 @@ const MAX_REQUEST_BYTES: usize = 8 << 10;
 /// How old a request may be, in milliseconds; also how far in the future.
 const MAX_AGE_MILLIS: i64 = 300_000;
 
-/// The last time an administrator's question for pending requests was answered.
-#[derive(Debug)]
-pub(crate) struct AdminTimes(Mutex<i64>);
-
-impl AdminTimes {
-    /// Starts with the start of the node: older authorisations are replays.
-    pub(crate) const fn starting_at(now_millis: i64) -> Self {
-        Self(Mutex::new(now_millis))
-    }
-}
+/// Row of the signed time of the last answered question for pending requests.
+const LAST_PENDING_ROW: &[u8] = b"last pending question";
+/// Attempts at a change that other changes overtake.
+const MAX_ATTEMPTS: usize = 100;
 
 /// Files a request for more space; a newer one replaces an older one.
 pub(crate) async fn request(state: &State, user: &User, signed: &[u8]) -> Result<(), Refusal> {
@@ -55,9 +48,27 @@ pub(crate) async fn request(state: &State, user: &User, signed: &[u8]) -> Result
         return Err(Refusal::rule("Space request is for another user"));
     }
     let row = user.name.as_str().as_bytes().to_vec();
-    let batch = Batch::new().put(tables::SPACE_REQUESTS, row, Bytes::copy_from_slice(signed));
-    let _ = state.store.commit(batch).await?;
-    Ok(())
+    for _ in 0..MAX_ATTEMPTS {
+        let before = state.store.get(tables::SPACE_REQUESTS, &row).await?;
+        if let Some(before) = &before {
+            let pending = read(before.get(SIGNATURE_BYTES..).unwrap_or_default())?;
+            // An older request, sent again by whoever saw it, does not come back.
+            if pending.epoch_millis > request.epoch_millis {
+                return Ok(());
+            }
+        }
+        let batch = Batch::new()
+            .expect(tables::SPACE_REQUESTS, row.clone(), before)
+            .put(
+                tables::SPACE_REQUESTS,
+                row.clone(),
+                Bytes::copy_from_slice(signed),
+            );
+        if state.store.commit(batch).await?.is_committed() {
+            return Ok(());
+        }
+    }
+    Err(Refusal::RateLimit("Too many space requests at once"))
 }
 
 fn read(message: &[u8]) -> Result<SpaceRequest, Refusal> {
@@ -78,15 +89,7 @@ pub(crate) async fn pending(
     let key = state.identity_key(&user).await?;
     let now = state.clock.now_millis();
     let time = signed_time(&key, auth, now, Window::MINUTE)?;
-    {
-        let mut last = state.admin_times.0.lock();
-        if time <= *last {
-            return Err(Refusal::rule(
-                "Replay attack? Stale auth time for getPendingSpaceRequests",
-            ));
-        }
-        *last = time;
-    }
+    use_pending_time(state, time).await?;
     let mut requests = Vec::new();
     let mut after: Option<Bytes> = None;
     loop {
@@ -105,6 +108,30 @@ pub(crate) async fn pending(
         }
     }
     Ok(PendingSpaceRequests(requests))
+}
+
+/// Accepts only times after every earlier one, also of another process on the same store, and after the start
+/// of this one.
+async fn use_pending_time(state: &State, time: i64) -> Result<(), Refusal> {
+    for _ in 0..MAX_ATTEMPTS {
+        let before = state.store.get(tables::NODE, LAST_PENDING_ROW).await?;
+        let last = before
+            .as_deref()
+            .and_then(|row| <[u8; 8]>::try_from(row).ok())
+            .map_or(i64::MIN, i64::from_be_bytes);
+        if time <= last.max(state.started_millis) {
+            break;
+        }
+        let batch = Batch::new()
+            .expect(tables::NODE, LAST_PENDING_ROW, before)
+            .put(tables::NODE, LAST_PENDING_ROW, time.to_be_bytes().to_vec());
+        if state.store.commit(batch).await?.is_committed() {
+            return Ok(());
+        }
+    }
+    Err(Refusal::rule(
+        "Replay attack? Stale auth time for getPendingSpaceRequests",
+    ))
 }
 
 /// Grants a pending request (Spec: 09 §2.1).

@@ -16,8 +16,8 @@ use crate::{
     identity::NodeIdentity,
     pointers,
     registrar::Registrar,
+    second_factors::FactorKey,
     signup::UserCount,
-    space::AdminTimes,
     store::Store,
     usage::Usage,
     workers::Workers,
@@ -38,7 +38,9 @@ pub(crate) struct State {
     pub(crate) usage: Usage,
     pub(crate) guards: Guards,
     pub(crate) challenges: Challenges,
-    pub(crate) admin_times: AdminTimes,
+    pub(crate) factor_key: FactorKey,
+    /// When this process began to serve.
+    pub(crate) started_millis: i64,
     pub(crate) users: UserCount,
     /// What runs beside the calls: garbage collection, scrubbing and the like.
     pub(crate) workers: Workers,

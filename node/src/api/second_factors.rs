@@ -7,7 +7,7 @@ use pki::wire::second_factor::{FactorName, MethodKind, MultiFactorResponse};
 
 use super::read;
 use crate::{
-    auth::{Window, signed_request},
+    auth::{Window, signed_request, use_once},
     directory::User,
     error::Refusal,
     http::{Call, Reply, RequestBody},
@@ -15,20 +15,20 @@ use crate::{
 };
 
 pub(super) async fn list(call: &Call<'_>) -> Result<Reply, Refusal> {
-    let user = authorised(call, Window::DAY).await?;
+    let (user, _) = authorised(call, Window::DAY).await?;
     let methods = second_factors::list(call.state, &user.name).await?;
     Ok(Reply::record(&methods))
 }
 
 pub(super) async fn add_totp(call: &Call<'_>) -> Result<Reply, Refusal> {
-    let user = authorised(call, Window::CHANGE).await?;
+    let user = changing(call).await?;
     let name = FactorName::default();
     let key = second_factors::add(call.state, &user.name, name, false).await?;
     Ok(Reply::text(key.to_text()))
 }
 
 pub(super) async fn add_mount(call: &Call<'_>) -> Result<Reply, Refusal> {
-    let user = authorised(call, Window::CHANGE).await?;
+    let user = changing(call).await?;
     let name = FactorName::parse(call.query.required("name")?)
         .map_err(|error| Refusal::rule(error.to_string()))?;
     let key = second_factors::add(call.state, &user.name, name, true).await?;
@@ -36,13 +36,13 @@ pub(super) async fn add_mount(call: &Call<'_>) -> Result<Reply, Refusal> {
 }
 
 pub(super) async fn make_backup_codes(call: &Call<'_>) -> Result<Reply, Refusal> {
-    let user = authorised(call, Window::CHANGE).await?;
+    let user = changing(call).await?;
     let codes = second_factors::make_backup_codes(call.state, &user.name).await?;
     Ok(Reply::record(&codes))
 }
 
 pub(super) async fn start_webauthn(call: &Call<'_>) -> Result<Reply, Refusal> {
-    let user = authorised(call, Window::CHANGE).await?;
+    let user = changing(call).await?;
     let challenge = second_factors::start_webauthn(call.state, &user.name).await?;
     Ok(Reply::bytes(challenge.0.to_vec()))
 }
@@ -51,7 +51,7 @@ pub(super) async fn complete_webauthn(
     call: &Call<'_>,
     body: &mut RequestBody,
 ) -> Result<Reply, Refusal> {
-    let user = authorised(call, Window::CHANGE).await?;
+    let user = changing(call).await?;
     let name = FactorName::parse(call.query.required("keyname")?)
         .map_err(|_| Refusal::rule("Max second factor name length is 32 characters"))?;
     let answer = read::<MultiFactorResponse>(body).await?;
@@ -61,14 +61,21 @@ pub(super) async fn complete_webauthn(
 }
 
 pub(super) async fn delete(call: &Call<'_>) -> Result<Reply, Refusal> {
-    let user = authorised(call, Window::CHANGE).await?;
+    let user = changing(call).await?;
     let id = call.query.hex("credid")?;
     second_factors::delete(call.state, &user.name, &id).await?;
     Ok(done())
 }
 
-/// Returns the user whose identity key signed the call's own path.
-async fn authorised(call: &Call<'_>, window: Window) -> Result<Arc<User>, Refusal> {
+/// Returns the user whose identity key signed the call's own path, just now and for one change.
+async fn changing(call: &Call<'_>) -> Result<Arc<User>, Refusal> {
+    let (user, millis) = authorised(call, Window::CHANGE).await?;
+    use_once(call.state, &call.query.hex("auth")?, millis).await?;
+    Ok(user)
+}
+
+/// Returns the user whose identity key signed the call's own path, and when.
+async fn authorised(call: &Call<'_>, window: Window) -> Result<(Arc<User>, i64), Refusal> {
     let auth = call.query.hex("auth")?;
     let user = call
         .state
@@ -77,15 +84,15 @@ async fn authorised(call: &Call<'_>, window: Window) -> Result<Arc<User>, Refusa
         .await?;
     let key = call.state.identity_key(&user).await?;
     let now = call.state.clock.now_millis();
-    signed_request(&key, &auth, call.what.path(), now, window)?;
+    let millis = signed_request(&key, &auth, call.what.path(), now, window)?;
     if !user.is_local {
         return Err(Refusal::NotHome);
     }
-    Ok(user)
+    Ok((user, millis))
 }
 
 pub(super) async fn enable(call: &Call<'_>, kind: MethodKind) -> Result<Reply, Refusal> {
-    let user = authorised(call, Window::CHANGE).await?;
+    let user = changing(call).await?;
     let id = call.query.hex("credid")?;
     let code = call.query.required("code")?;
     second_factors::enable(call.state, &user.name, &id, code, kind).await?;

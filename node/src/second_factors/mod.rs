@@ -6,22 +6,31 @@
 
 mod code;
 mod factor;
+mod seal;
 
 use bytes::Bytes;
 use champ::cbor::{Record, RecordError, Value};
 use pki::{
     username::Username,
-    wire::second_factor::{
-        BackupCodes, FactorAnswer, FactorName, MethodKind, MultiFactorMethod, MultiFactorMethods,
-        MultiFactorResponse, TotpKey, backup_code_hash, match_backup_code, normalize_backup_code,
+    wire::{
+        refusal::text,
+        second_factor::{
+            BackupCodes, FactorAnswer, FactorName, MethodKind, MultiFactorMethod,
+            MultiFactorMethods, MultiFactorResponse, TotpKey, backup_code_hash, match_backup_code,
+            normalize_backup_code,
+        },
     },
 };
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use self::{
     code::matching_step,
     factor::{Factor, Secret},
 };
+pub use seal::FactorKeyError;
+pub(crate) use seal::{FactorKey, key_in_memory, needs_key, unlock};
+
 use crate::{
     error::Refusal,
     random::OsRandom,
@@ -222,8 +231,8 @@ pub(crate) async fn enable(
         Ok(())
     })
     .await;
-    if let Err(Refusal::Rule(text)) = &outcome
-        && text.starts_with("Invalid TOTP code")
+    if let Err(Refusal::Rule(reason)) = &outcome
+        && reason.starts_with(text::BAD_TOTP)
     {
         state.guards.wrong_code(name.as_str(), now);
     }
@@ -352,10 +361,8 @@ fn check_code(factor: &mut Factor, code: &str, now_seconds: i64) -> Result<(), R
         }
         Secret::BackupCodes(codes) => {
             let used = match_backup_code(code, codes).ok_or_else(|| {
-                Refusal::rule(format!(
-                    "Invalid backup code for credId {}",
-                    champ::text::to_hex(id)
-                ))
+                let id = champ::text::to_hex(id);
+                Refusal::rule(format!("{}{id}", text::BAD_BACKUP_CODE))
             })?;
             codes.remove(used);
         }
@@ -370,14 +377,16 @@ fn asks_for_factor(factor: &Factor) -> bool {
 }
 
 fn unknown(name: &Username) -> Refusal {
-    Refusal::rule(format!("Unknown credential id for user {}", name.as_str()))
+    Refusal::rule(format!(
+        "{} for user {}",
+        text::UNKNOWN_CREDENTIAL,
+        name.as_str()
+    ))
 }
 
 fn wrong_code(credential_id: &[u8]) -> Refusal {
-    Refusal::rule(format!(
-        "Invalid TOTP code for credId {}",
-        champ::text::to_hex(credential_id)
-    ))
+    let id = champ::text::to_hex(credential_id);
+    Refusal::rule(format!("{}{id}", text::BAD_TOTP))
 }
 
 async fn load(state: &State, name: &Username) -> Result<(Option<Bytes>, Vec<Factor>), Refusal> {
@@ -387,11 +396,14 @@ async fn load(state: &State, name: &Username) -> Result<(Option<Bytes>, Vec<Fact
         .await?;
     let factors = match &row {
         None => Vec::new(),
-        Some(row) => champ::cbor::decode(row)
-            .map_err(RecordError::from)
-            .and_then(|value| value.into_list("factors"))
-            .and_then(|list| list.into_iter().map(Factor::from_value).collect())
-            .map_err(Refusal::internal)?,
+        Some(row) => {
+            let row = state.factor_key.open(name.as_str().as_bytes(), row)?;
+            champ::cbor::decode(&row)
+                .map_err(RecordError::from)
+                .and_then(|value| value.into_list("factors"))
+                .and_then(|list| list.into_iter().map(Factor::from_value).collect())
+                .map_err(Refusal::internal)?
+        }
     };
     Ok((row, factors))
 }
@@ -408,6 +420,7 @@ async fn change(
         let had = security_keys(&factors);
         edit(&mut factors)?;
         let row = Value::List(factors.iter().map(Record::to_value).collect()).encode();
+        let row = state.factor_key.seal(&key, &Zeroizing::new(row))?;
         let mut batch = Batch::new()
             .expect(tables::SECOND_FACTORS, key.clone(), before)
             .put(tables::SECOND_FACTORS, key.clone(), row);

@@ -16,6 +16,8 @@ pub const LOGINS: Table = Table::new("logins");
 pub const SECOND_FACTORS: Table = Table::new("second_factors");
 /// Users by the digest of a credential id that one of their security keys has.
 pub const SECURITY_KEYS: Table = Table::new("security_keys");
+/// Digests of authorisations that work once, by the time they expire.
+pub const USED_AUTHORISATIONS: Table = Table::new("used_authorisations");
 /// Mirror access tokens by user.
 pub const BATS: Table = Table::new("bats");
 /// Quotas by user; having one makes a user local.

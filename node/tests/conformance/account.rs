@@ -1,5 +1,7 @@
 //! An account made by hand: keys, a sign-up request, signed writes.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use bytes::Bytes;
 use champ::{
     Block, Cid,
@@ -75,6 +77,12 @@ pub(crate) async fn owning(parent: &SecretKeyWithHash, owned: &[&SecretKeyWithHa
     let mut data = WriterData::new_writer(parent.writer());
     data.owned = Some(root);
     Root { data, blocks }
+}
+
+/// A time a little before this one, never the same twice: signatures over equal times are equal.
+pub(crate) fn unique_millis(millis: i64) -> i64 {
+    static COUNT: AtomicI64 = AtomicI64::new(0);
+    millis - COUNT.fetch_add(1, Ordering::Relaxed) % 200_000
 }
 
 /// A signed pointer update.

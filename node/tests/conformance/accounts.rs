@@ -16,7 +16,7 @@ use pki::{
 };
 
 use super::{
-    account::{Account, key, sign_block, update},
+    account::{Account, key, sign_block, unique_millis, update},
     harness::{Answer, NOW, TestNode},
 };
 
@@ -246,10 +246,11 @@ async fn factors(node: &TestNode, alice: &Account, millis: i64) -> MultiFactorMe
     MultiFactorMethods::decode(&node.ok(&target, "").await).unwrap()
 }
 
-fn signed(alice: &Account, call: &str, more: &str) -> String {
+/// A call with an authorisation of its own: each works once.
+pub(super) fn signed(alice: &Account, call: &str, more: &str) -> String {
     format!(
         "{}{more}",
-        alice.signed(&format!("peergos/v0/login/{call}"), NOW)
+        alice.signed(&format!("peergos/v0/login/{call}"), unique_millis(NOW))
     )
 }
 

@@ -2,6 +2,8 @@
 
 pub(crate) mod account;
 mod accounts;
+mod at_rest;
+mod deletion;
 pub(crate) mod harness;
 mod http;
 mod load;

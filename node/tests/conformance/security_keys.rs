@@ -21,7 +21,7 @@ use pki::{
 };
 
 use super::{
-    account::Account,
+    account::{Account, unique_millis},
     accounts::{code, enrol},
     harness::{Answer, NOW, TestNode, config},
 };
@@ -55,7 +55,8 @@ fn authenticator(algorithm: Algorithm, id: u8) -> Authenticator {
 fn signed(node: &TestNode, account: &Account, call: &str, more: &str) -> String {
     use node::clock::Clock as _;
     let path = format!("peergos/v0/login/{call}");
-    format!("{}{more}", account.signed(&path, node.clock.now_millis()))
+    let millis = unique_millis(node.clock.now_millis());
+    format!("{}{more}", account.signed(&path, millis))
 }
 
 async fn start(node: &TestNode, account: &Account) -> Vec<u8> {
