@@ -465,7 +465,7 @@ fn exists(path: &RemotePath) -> ClientError {
 }
 
 /// The content of a remote file as something to read from.
-struct Content<'a> {
+pub(super) struct Content<'a> {
     next: Option<BoxFuture<'a, Fetched<'a>>>,
     reader: Option<ChunkReader<'a>>,
     rest: bytes::Bytes,
@@ -474,7 +474,7 @@ struct Content<'a> {
 type Fetched<'a> = (ChunkReader<'a>, Result<Option<bytes::Bytes>, ClientError>);
 
 impl<'a> Content<'a> {
-    fn new(file: &'a RemoteFile) -> Self {
+    pub(super) fn new(file: &'a RemoteFile) -> Self {
         Self {
             next: None,
             reader: Some(file.chunks(0)),

@@ -41,6 +41,7 @@
 mod blocks;
 mod bulk;
 mod cache;
+mod change;
 mod draft;
 mod edit;
 mod file;

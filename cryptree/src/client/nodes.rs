@@ -168,6 +168,29 @@ impl Opened {
         })
     }
 
+    /// Returns the key of a file's content.
+    pub(crate) fn data_key(&self) -> Result<SymmetricKey, ClientError> {
+        Ok(self.open.base_part()?.second_key.clone())
+    }
+
+    /// Returns the chunk with other content and properties, under the same keys and at the same place.
+    pub(crate) fn with_content(
+        &self,
+        content: &[u8],
+        properties: FileProperties,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<NewNode, ClientError> {
+        let sealed = self.open.with_content(content, rng)?;
+        let part = ParentPart {
+            parent: self.parent_link().cloned(),
+            properties,
+        };
+        let data = sealed.node.data().clone();
+        let node = self.open.with_parent(&part, rng).with_data(data);
+        let fragments = sealed.fragments;
+        NewNode::sealed(self.capability.map_key, SealedNode { node, fragments })
+    }
+
     /// Returns the page after this last one, for children that found no room. `self` is any page of the folder.
     pub(crate) fn continuation(
         &self,

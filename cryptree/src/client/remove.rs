@@ -26,7 +26,7 @@ use super::{
 use crate::{
     api::PointerAnswer,
     capability::{Child, MapKey},
-    chunk_chain::{ChunkPlace, chunk_count},
+    chunk_chain::{ChunkPlace, StreamSecret, chunk_count},
     error::ClientError,
 };
 
@@ -246,7 +246,6 @@ pub(super) async fn chunk_keys(
 ) -> Result<HashSet<MapKey>, ClientError> {
     let capability = &first.capability;
     let mut keys = HashSet::from([capability.map_key]);
-    let count = chunk_count(first.properties.size_bytes);
     let Some(secret) = &first.properties.stream_secret else {
         let mut current = first.clone();
         while let Some(next) = snapshot.next_page(&current).await? {
@@ -257,10 +256,27 @@ pub(super) async fn chunk_keys(
         }
         return Ok(keys);
     };
-    // A claimed size is not trusted: the walk ends at the first group of which nothing exists.
+    keys.extend(later_chunk_keys(snapshot, first, secret, 1).await?);
+    Ok(keys)
+}
+
+/// Returns the tree keys of the chunks from number `from` on, of a file with a stream secret.
+pub(super) async fn later_chunk_keys(
+    snapshot: &mut Snapshot<'_>,
+    first: &Opened,
+    secret: &StreamSecret,
+    from: u64,
+) -> Result<Vec<MapKey>, ClientError> {
+    let capability = &first.capability;
+    let count = chunk_count(first.properties.size_bytes);
     let space = snapshot.space(&capability.writer, None).await?;
-    let mut place = ChunkPlace::first(capability);
-    let mut index = 1;
+    let before = from.saturating_sub(1);
+    let mut place = ChunkPlace::first(capability)
+        .advance(secret, before)
+        .ok_or_else(|| ClientError::cannot_read("a file"))?;
+    let mut keys = Vec::new();
+    let mut index = from;
+    // A claimed size is not trusted: the walk ends at the first group of which nothing exists.
     while index < count {
         let mut group = Vec::new();
         while index < count && group.len() < CHUNKS_PER_LOOKUP {
@@ -269,11 +285,10 @@ pub(super) async fn chunk_keys(
             index += 1;
         }
         let present = snapshot.account.present(&space, &group).await?;
-        let before = keys.len();
-        keys.extend(present);
-        if keys.len() == before {
+        if present.is_empty() {
             break;
         }
+        keys.extend(present);
     }
     Ok(keys)
 }

@@ -1,31 +1,16 @@
 //! What operations cost: calls, blocks, and that neither grows with the account.
 
-use champ::{
-    MemoryBlocks,
-    access::Bat,
-    cbor::{Record, Value},
-    map::Champ,
-};
+use champ::access::Bat;
 use cryptree::{
-    capability::AbsoluteCapability,
-    chunk_chain::ChunkPlace,
-    client::Detail,
-    directory::ItemKeys,
-    file::NewChunk,
-    node::{CryptreeNode, OpenNode, ParentPart},
+    chunk_chain::ChunkPlace, client::Detail, directory::ItemKeys, file::NewChunk, node::ParentPart,
 };
 use futures_util::io::Cursor;
-use pki::{
-    pointer::{PointerUpdate, SignedPointer},
-    wire::pointer_batch::PointerWrite,
-    writer_data::WriterData,
-};
-use rand_core::SeedableRng;
 
 use super::{
     alice,
     files::{content, put},
     machine,
+    surgery::replace_nodes,
 };
 use crate::fake::FakeNode;
 
@@ -149,84 +134,31 @@ async fn the_end_of_a_100_gib_file_is_one_lookup_away() {
 
 /// Gives `/alice/sparse` a size and a last chunk without those in between.
 async fn make_sparse(node: &FakeNode, session: &cryptree::Session, size: u64, last: &[u8]) {
-    let rng = &mut rand_chacha::ChaCha20Rng::seed_from_u64(77);
-    let link = |text: String| text.parse::<AbsoluteCapability>().unwrap();
-    let file = link(session.capability_link("/alice/sparse").await.unwrap());
-    let home = link(session.capability_link("/alice").await.unwrap());
-    let mut blocks = MemoryBlocks::new();
-    let (pointer, data) = {
-        let state = node.state.lock().unwrap();
-        let space = &state.blocks[&home.owner];
-        blocks.extend(space.values().cloned());
-        let pointer = state.current(&home.writer).unwrap();
-        let data = WriterData::decode(space[pointer.updated().unwrap()].bytes()).unwrap();
-        (pointer, data)
-    };
-    let mut tree = Champ::at(data.tree.clone().unwrap());
-    let open = async |tree: &Champ, capability: &AbsoluteCapability| -> (Value, OpenNode) {
-        let value = tree
-            .get(capability.map_key.bytes(), &blocks)
-            .await
-            .unwrap()
-            .unwrap();
-        let Value::Link(cid) = &value else {
-            panic!("no link")
+    replace_nodes(node, session, "/alice/sparse", |file, first, rng| {
+        let mut properties = first.properties().clone();
+        properties.size_bytes = size;
+        let secret = properties.stream_secret.clone().unwrap();
+        let parent = ParentPart {
+            parent: first.parent_link().cloned(),
+            properties: properties.clone(),
         };
-        let node = CryptreeNode::of_block(blocks.get(cid).unwrap()).unwrap();
-        (value.clone(), node.open(&capability.r_base).unwrap())
-    };
-    let (_, home_node) = open(&tree, &home).await;
-    let signer = home_node.signer(&home).unwrap().unwrap();
-    let (old, first) = open(&tree, &file).await;
-    let mut properties = first.properties().clone();
-    properties.size_bytes = size;
-    let secret = properties.stream_secret.clone().unwrap();
-    let parent = ParentPart {
-        parent: first.parent_link().cloned(),
-        properties: properties.clone(),
-    };
-    let grown = first.with_parent(&parent, rng).to_block().unwrap();
-    let index = cryptree::chunk_chain::chunk_count(size) - 1;
-    let place = ChunkPlace::first(&file).advance(&secret, index).unwrap();
-    let mut keys = ItemKeys::random(rng);
-    keys.r_base = file.r_base.clone();
-    keys.bat = place.bat.clone().unwrap_or_else(|| Bat::random(rng));
-    let chunk = NewChunk {
-        keys: &keys,
-        stream_secret: &secret,
-        place: &place,
-        properties,
-        parent: None,
-        signer: None,
-        mirror: None,
-    };
-    let chunk = chunk.seal(last, rng).unwrap().block().unwrap();
-    let to = |block: &champ::Block| Value::Link(block.cid().clone());
-    tree.put(
-        file.map_key.bytes().to_vec(),
-        Some(&old),
-        to(&grown),
-        &blocks,
-    )
-    .await
-    .unwrap();
-    tree.put(place.map_key.bytes().to_vec(), None, to(&chunk), &blocks)
-        .await
-        .unwrap();
-    let (tree, new) = tree.finish().unwrap();
-    let mut data = data;
-    data.tree = Some(tree);
-    let root = data.to_block().unwrap();
-    let update = PointerUpdate::next(Some(&pointer), Some(root.cid().clone())).unwrap();
-    let signed = SignedPointer::sign(update.clone(), signer.secret()).into_bytes();
-    let mut state = node.state.lock().unwrap();
-    let space = state.blocks.get_mut(&home.owner).unwrap();
-    for block in new.into_iter().chain([grown, chunk, root]) {
-        space.insert(block.cid().clone(), block);
-    }
-    let write = PointerWrite {
-        signed,
-        writer: home.writer.clone(),
-    };
-    state.apply_pointer(&home.owner, &update, write);
+        let grown = first.with_parent(&parent, rng).to_block().unwrap();
+        let index = cryptree::chunk_chain::chunk_count(size) - 1;
+        let place = ChunkPlace::first(file).advance(&secret, index).unwrap();
+        let mut keys = ItemKeys::random(rng);
+        keys.r_base = file.r_base.clone();
+        keys.bat = place.bat.clone().unwrap_or_else(|| Bat::random(rng));
+        let chunk = NewChunk {
+            keys: &keys,
+            stream_secret: &secret,
+            place: &place,
+            properties,
+            parent: None,
+            signer: None,
+            mirror: None,
+        };
+        let chunk = chunk.seal(last, rng).unwrap().block().unwrap();
+        vec![(file.map_key, grown), (place.map_key, chunk)]
+    })
+    .await;
 }

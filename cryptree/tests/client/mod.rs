@@ -2,10 +2,12 @@
 
 mod accounts;
 mod byzantine;
+mod changes;
 mod conflicts;
 mod costs;
 mod files;
 mod sessions;
+mod surgery;
 
 use std::sync::Arc;
 
