@@ -11,6 +11,8 @@
 )]
 
 mod conformance;
+#[cfg(unix)]
+mod servers;
 mod store;
 mod upkeep;
 mod webauthn;

@@ -48,6 +48,18 @@ pub enum StoreError {
     /// is started again. Reads go on.
     #[error("writes are stopped since a flush of the database failed; restart the node")]
     Halted,
+    /// The database server cannot be reached, or refused the connection; nothing was changed.
+    #[error("the database server cannot be used")]
+    Unreachable(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// The connection to the database server broke during a write: it may have happened or not.
+    #[error("the connection to the database server broke during a write")]
+    Undecided(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// Others were in the way for too long; nothing was changed, and the same call may succeed later.
+    #[error("the database is too busy")]
+    Busy,
+    /// The database server does not flush what it acknowledges (`fsync` is off).
+    #[error("the database server does not keep what it acknowledges: its fsync setting is off")]
+    NotDurable,
     /// The data folder belongs to a running process.
     #[error("data folder {} is in use by another kastro{}", path.display(), Pid(*.pid))]
     InUse {
@@ -120,6 +132,10 @@ impl std::fmt::Display for Pid {
 mod tests {
     use super::*;
 
+    fn source_of(text: &'static str) -> Arc<dyn std::error::Error + Send + Sync> {
+        Arc::new(io::Error::other(text))
+    }
+
     #[test]
     fn every_message_reads_well() {
         let cid = Cid::of_raw(b"x");
@@ -152,6 +168,20 @@ mod tests {
             (
                 StoreError::Database(source),
                 "the database failed".to_owned(),
+            ),
+            (
+                StoreError::Unreachable(source_of("x")),
+                "the database server cannot be used".to_owned(),
+            ),
+            (
+                StoreError::Undecided(source_of("x")),
+                "the connection to the database server broke during a write".to_owned(),
+            ),
+            (StoreError::Busy, "the database is too busy".to_owned()),
+            (
+                StoreError::NotDurable,
+                "the database server does not keep what it acknowledges: its fsync setting is off"
+                    .to_owned(),
             ),
             (
                 StoreError::Halted,

@@ -204,6 +204,11 @@ impl CommitOutcome {
 ///   Dropping a read is safe.
 #[async_trait::async_trait]
 pub trait MetaStore: Send + Sync {
+    /// Returns true when other processes may change the same data: nothing that can change may be remembered.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Returns the value of a key.
     ///
     /// # Errors

@@ -2,7 +2,8 @@
 //!
 //! Two interfaces, [`BlockStore`] and [`MetaStore`], and what joins them, [`Store`]. Both keep one promise: when
 //! the future of a write resolves, the write is on stable storage, and blocks are there before the metadata that
-//! names them. [`DiskStore`] keeps a folder of this machine; [`MemoryStore`] is the model and serves tests.
+//! names them. [`DiskStore`] keeps a folder of this machine; [`PostgresStore`] a data set that
+//! several nodes serve; [`MemoryStore`] is the model and serves tests.
 //!
 //! Spec: 06 §4, 12 §1, §2, §4.2, 40 §11.
 
@@ -11,6 +12,7 @@ pub mod disk;
 mod error;
 mod memory;
 mod meta;
+pub mod postgres;
 pub mod tables;
 mod upkeep;
 
@@ -25,6 +27,7 @@ pub use meta::{
     Batch, CommitOutcome, Condition, MAX_BATCH_ROWS, MAX_KEY_BYTES, MAX_SCAN_ROWS, MAX_VALUE_BYTES,
     MetaStore, Table, Write,
 };
+pub use postgres::{PostgresOptions, PostgresStore};
 
 pub use upkeep::{
     Copy, Hold, MAX_QUARANTINE_PAGE, Orphans, Quarantine, Quarantined, Snapshot, Upkeep,

@@ -5,4 +5,6 @@ mod crash;
 mod disk;
 mod kill;
 pub(crate) mod model_disk;
+#[cfg(unix)]
+mod postgres;
 mod random;
