@@ -28,6 +28,45 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
+/// Returns a span of time in its two largest units: `3 days 4 hours`, `50 seconds`.
+#[must_use]
+pub fn span(seconds: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [
+        (86_400, "day"),
+        (3_600, "hour"),
+        (60, "minute"),
+        (1, "second"),
+    ];
+    let mut left = seconds;
+    let mut parts = Vec::new();
+    for (unit, name) in UNITS {
+        let count = left / unit;
+        left %= unit;
+        if count > 0 || (unit == 1 && parts.is_empty()) {
+            let plural = if count == 1 { "" } else { "s" };
+            parts.push(format!("{count} {name}{plural}"));
+        } else if !parts.is_empty() {
+            break;
+        }
+        if parts.len() == 2 {
+            break;
+        }
+    }
+    parts.join(" ")
+}
+
+/// Returns the time of this machine in seconds since 1970.
+#[must_use]
+pub fn now_seconds() -> i64 {
+    OffsetDateTime::now_utc().unix_timestamp()
+}
+
+/// Returns how many seconds ago a time was; 0 for one that is still to come.
+#[must_use]
+pub fn seconds_ago(seconds: i64) -> u64 {
+    u64::try_from(now_seconds().saturating_sub(seconds)).unwrap_or(0)
+}
+
 /// Parses a size with an optional binary unit: `4096`, `64K`, `500 MiB`, `1.5G`, `2T`.
 ///
 /// # Errors
@@ -103,6 +142,22 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn spans_have_two_units_at_most() {
+        let shown = [0, 1, 60, 61, 7_200, 7_201, 90_061, 86_400 * 40].map(span);
+        let expected = [
+            "0 seconds",
+            "1 second",
+            "1 minute",
+            "1 minute 1 second",
+            "2 hours",
+            "2 hours",
+            "1 day 1 hour",
+            "40 days",
+        ];
+        assert_eq!(shown, expected);
+    }
 
     #[test]
     fn sizes_are_short() {

@@ -25,7 +25,8 @@ use clap::Parser;
 use crate::{
     args::{Cli, Command},
     commands::{
-        cat, get, login, ls, mkdir, mv, passwd, put, quota, rm, serve, signup, space, stat, users,
+        backup, cat, check, get, login, ls, mkdir, mv, passwd, put, quota, rm, scrub, serve,
+        signup, space, stat, users,
     },
     exit::{Class, Failure},
     output::Output,
@@ -114,6 +115,11 @@ async fn client_command(command: &Command, output: Output) -> Result<(), Failure
         Command::Space(args) => Box::pin(space::run(args, output)).await,
         Command::Users(args) => Box::pin(users::run(args, output)).await,
         Command::Quota(args) => Box::pin(quota::run(args, output)).await,
+        Command::Check(args) => Box::pin(check::run(args, output)).await,
+        Command::Repair(args) => Box::pin(check::repair(args, output)).await,
+        Command::Scrub(args) => Box::pin(scrub::run(args, output)).await,
+        Command::Backup(args) => Box::pin(backup::run(args, output)).await,
+        Command::Restore(args) => Box::pin(backup::run_restore(args, output)).await,
     }
 }
 

@@ -12,6 +12,7 @@ mod files;
 mod help;
 mod operator;
 mod secrecy;
+mod upkeep;
 
 use std::path::{Path, PathBuf};
 

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time
 
 use champ::{Cid, access::Bat};
 
-pub use crate::http::{Network, NotANetwork};
 use crate::{
+    check::ScrubOptions,
     clock::{Clock, SystemClock},
     store::FreeFloor,
 };
@@ -46,11 +46,10 @@ pub struct Config {
     pub upload_window: Duration,
     /// Space of the file system to leave to others.
     pub free_floor: FreeFloor,
-    /// Limits of the listeners.
+    /// How often and how fast every stored block is verified.
+    pub scrub: ScrubOptions,
+    /// Limits of the listener.
     pub limits: Limits,
-    /// Reverse proxies in front of this node: only what comes from them is asked for `X-Forwarded-For` or
-    /// `Forwarded`, `X-Forwarded-Host` and `X-Forwarded-Proto`.
-    pub trusted_proxies: Vec<Network>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Server ids to answer to instead of the one kept in the data folder; the last one is current.
@@ -64,31 +63,17 @@ impl Config {
     }
 }
 
-/// Limits of the listeners (Spec: 40 §9). A client in the field has up to 50 requests in flight.
+/// Limits of the listener (Spec: 40 §9).
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Open connections of all listeners; more are answered with 503 and closed.
+    /// Open connections; more wait to be accepted.
     pub connections: usize,
-    /// Open connections of one address (of one /64 in IPv6); loopback and trusted proxies are exempt.
+    /// Open connections of one address; loopback is exempt.
     pub connections_per_address: usize,
-    /// Requests at work; more are answered with 503.
-    pub requests: usize,
-    /// Requests of one address at work; more are answered with 429. Loopback is exempt.
-    pub requests_per_address: usize,
-    /// Bytes of bodies and answers in memory; what would be above is answered with 503.
-    pub buffered_bytes: usize,
-    /// Time to send the head of a request, from its first byte or from the beginning of the connection.
+    /// Time to send the headers of a request, which is also how long an idle connection is kept.
     pub header_timeout: Duration,
-    /// Time a connection is kept between an answer and the next request.
-    pub keep_alive: Duration,
-    /// Longest wait for the next piece of a body.
-    pub body_idle: Duration,
-    /// Longest time for a whole body.
-    pub body_time: Duration,
-    /// After this much time of sending or receiving the rate must be at least `min_rate`.
-    pub slow_after: Duration,
-    /// Least bytes a second of a client that sends a body or takes an answer.
-    pub min_rate: u64,
+    /// Time an answer may be stuck because the client does not read.
+    pub write_timeout: Duration,
     /// How long requests in flight may run after shutdown began.
     pub shutdown_grace: Duration,
 }
@@ -97,16 +82,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 4096,
-            connections_per_address: 64,
-            requests: 1000,
-            requests_per_address: 128,
-            buffered_bytes: 128 << 20,
-            header_timeout: Duration::from_secs(10),
-            keep_alive: Duration::from_secs(60),
-            body_idle: Duration::from_secs(20),
-            body_time: Duration::from_secs(600),
-            slow_after: Duration::from_secs(30),
-            min_rate: 1024,
+            connections_per_address: 256,
+            header_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
             shutdown_grace: Duration::from_secs(10),
         }
     }
@@ -131,8 +109,8 @@ impl Default for Config {
             instance_bat: None,
             upload_window: Duration::from_secs(86_400),
             free_floor: FreeFloor::Default,
+            scrub: ScrubOptions::default(),
             limits: Limits::default(),
-            trusted_proxies: Vec::new(),
             clock: Arc::new(SystemClock),
             server_ids: Vec::new(),
         }

@@ -18,13 +18,12 @@
 //!
 //! Spec: 05 to 10, 12, 13.
 
+pub mod backup;
 pub mod check;
 pub mod clock;
 pub mod config;
 pub mod error;
-pub mod health;
 pub mod identity;
-pub mod metrics;
 pub mod operator;
 pub mod random;
 pub mod store;

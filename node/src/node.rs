@@ -13,15 +13,15 @@ use pki::{
 use tokio::net::TcpListener;
 
 use crate::{
+    backup::{self, RESTORING_FILE},
     challenges::Challenges,
+    check::{Scrub, start_scrub},
     config::Config,
     directory::Directory,
     error::Refusal,
     guard::Guards,
-    health::{self, Health, Probe},
-    http::{Admission, Hosts, Origin, Pages, RequestBody, answer, serve},
+    http::{Hosts, Origin, Pages, RequestBody, answer, serve},
     identity::{KeyFileError, NodeIdentity, load_or_create_key, load_or_create_secret},
-    metrics::{self, Metrics},
     operator,
     random::OsRandom,
     registrar::Registrar,
@@ -43,6 +43,9 @@ const TABLE_OWNER_KEY: &str = "names-owner.key";
 const SECOND_FACTOR_KEY: &str = "second-factors.key";
 /// File of the key that signs the node's name table.
 const TABLE_WRITER_KEY: &str = "names-writer.key";
+
+/// How long the log reminds of a restore.
+const RESTORE_NOTICE_SECONDS: i64 = 30 * 86_400;
 
 /// A node. Clones are handles to the same one.
 #[derive(Debug, Clone)]
@@ -78,6 +81,9 @@ pub enum OpenError {
     /// The store cannot be opened.
     #[error("cannot open the store")]
     Store(#[from] StoreError),
+    /// The data folder is a restore that broke off.
+    #[error("{} is not restored completely", .0.display())]
+    Restoring(std::path::PathBuf),
     /// The node's own data cannot be set up or read.
     #[error("cannot set up the node")]
     Setup(#[from] Refusal),
@@ -131,15 +137,23 @@ impl Node {
             started_millis: now,
             users: UserCount::default(),
             workers: Workers::default(),
-            admission: Admission::new(config.limits),
-            metrics: Metrics::default(),
-            probe: Probe::default(),
+            scrub: Scrub::default(),
             config,
         });
+        if let Some(restored) = backup::restored(&*state.store).await? {
+            let now = state.clock.now_seconds();
+            let is_recent = now.saturating_sub(restored.restored_seconds) < RESTORE_NOTICE_SECONDS;
+            let hours = (restored.restored_seconds - restored.created_seconds) / 3600;
+            if is_recent {
+                tracing::warn!(
+                    hours_lost = hours,
+                    "this node was restored from a backup: what users wrote in the hours before the restore is not in it"
+                );
+            }
+        }
         state.registrar.found(&state).await?;
         add_tokens(&state).await?;
         usage::resume(&state).await?;
-        metrics::start(&state);
         tracing::info!(id = %state.identity.current(), "node is open");
         Ok(Self {
             state,
@@ -159,11 +173,6 @@ impl Node {
 
     pub(crate) fn state(&self) -> &Arc<State> {
         &self.state
-    }
-
-    /// Examines the node: store, workers, the last failure of this machine.
-    pub async fn examine(&self) -> Health {
-        health::examine(&self.state).await
     }
 
     /// Returns how the node is, for monitoring: `application/json`, status 200 when it can serve and 503 when not.
@@ -195,6 +204,7 @@ impl Node {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send,
     ) -> io::Result<()> {
+        start_scrub(&self.state);
         serve(Arc::clone(&self.state), listener, shutdown).await
     }
 
@@ -230,6 +240,9 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
         path: folder.clone(),
         source,
     })?;
+    if folder.join(RESTORING_FILE).exists() {
+        return Err(OpenError::Restoring(folder.clone()));
+    }
     let mut options = DiskOptions::new(config.store_folder().unwrap_or_else(|| folder.clone()));
     options.free_floor = config.free_floor;
     Ok(Arc::new(DiskStore::open(options)?))

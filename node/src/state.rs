@@ -7,15 +7,14 @@ use pki::keys::{PublicSigningKey, Writer};
 use crate::{
     blocks::StoredBlocks,
     challenges::Challenges,
+    check::Scrub,
     clock::Clock,
     config::Config,
     directory::{Directory, User},
     error::Refusal,
     guard::Guards,
-    health::Probe,
-    http::{Admission, Pages},
+    http::Pages,
     identity::NodeIdentity,
-    metrics::Metrics,
     pointers,
     registrar::Registrar,
     second_factors::FactorKey,
@@ -46,10 +45,7 @@ pub(crate) struct State {
     pub(crate) users: UserCount,
     /// What runs beside the calls: garbage collection, scrubbing and the like.
     pub(crate) workers: Workers,
-    /// Who may come in while there is much to do.
-    pub(crate) admission: Arc<Admission>,
-    pub(crate) metrics: Metrics,
-    pub(crate) probe: Probe,
+    pub(crate) scrub: Scrub,
 }
 
 impl State {

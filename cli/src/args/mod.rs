@@ -8,6 +8,7 @@ mod connection;
 mod files;
 mod operator;
 mod serve;
+mod upkeep;
 
 use clap::{Parser, Subcommand};
 
@@ -23,11 +24,13 @@ pub use operator::{
     UserArgs, UsersArgs, UsersCommand, UsersListArgs,
 };
 pub use serve::{LogFormat, ServeArgs};
+pub use upkeep::{BackupArgs, CheckArgs, RepairArgs, RestoreArgs, ScrubArgs};
 
 use account::{LOGIN_EXAMPLES, PASSWD_EXAMPLES, SIGNUP_EXAMPLES};
 use files::{CAT_EXAMPLES, GET_EXAMPLES, LS_EXAMPLES, MV_EXAMPLES, PUT_EXAMPLES, RM_EXAMPLES};
 use operator::{QUOTA_EXAMPLES, USERS_EXAMPLES};
 use serve::SERVE_EXAMPLES;
+use upkeep::{BACKUP_EXAMPLES, CHECK_EXAMPLES, REPAIR_EXAMPLES, RESTORE_EXAMPLES};
 
 /// Your files on your own machine, encrypted before they leave your hands.
 ///
@@ -108,6 +111,20 @@ pub enum Command {
     /// Show and set how much space accounts have.
     #[command(after_help = QUOTA_EXAMPLES)]
     Quota(QuotaArgs),
+    /// Verify everything a node stores.
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckArgs),
+    /// Put right what `check` finds.
+    #[command(after_help = REPAIR_EXAMPLES)]
+    Repair(RepairArgs),
+    /// Show how the slow verification in the background is doing.
+    Scrub(ScrubArgs),
+    /// Back a node up, running or not.
+    #[command(after_help = BACKUP_EXAMPLES)]
+    Backup(BackupArgs),
+    /// Make a data folder from a backup.
+    #[command(after_help = RESTORE_EXAMPLES)]
+    Restore(RestoreArgs),
 }
 
 /// Headings of the front page and what stands below them; a command that is named nowhere is the operator's.

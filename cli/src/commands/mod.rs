@@ -1,6 +1,8 @@
 //! The commands, one module each.
 
+pub mod backup;
 pub mod cat;
+pub mod check;
 pub mod get;
 pub mod login;
 pub mod ls;
@@ -10,6 +12,7 @@ pub mod passwd;
 pub mod put;
 pub mod quota;
 pub mod rm;
+pub mod scrub;
 pub mod serve;
 pub mod signup;
 pub mod space;

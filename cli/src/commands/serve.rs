@@ -120,14 +120,40 @@ pub async fn open_node(config: Config) -> Result<Node, Failure> {
             )
             .help("is a node running on it already? then reach it with --server");
         }
+        let help = what_to_do(&error);
         let mut text = error.to_string();
         let mut cause = error.source();
         while let Some(error) = cause {
             text.push_str(&format!(": {error}"));
             cause = error.source();
         }
-        Failure::new(Class::Local, text)
+        let failure = Failure::new(Class::Local, text);
+        match help {
+            Some(help) => failure.help(help),
+            None => failure,
+        }
     })
+}
+
+/// Returns what the operator can do about a data folder that a node refuses to start on.
+fn what_to_do(error: &OpenError) -> Option<&'static str> {
+    match error {
+        OpenError::Restoring(_) => Some(
+            "run the same `kastro restore` again: it goes on where it broke off; or remove the folder and \
+             begin anew",
+        ),
+        OpenError::Store(StoreError::NewerFormat { .. }) => Some(
+            "a newer version of kastro has used this folder: start that one; nothing has been changed",
+        ),
+        OpenError::Store(
+            StoreError::BadFolder { .. } | StoreError::Database(_) | StoreError::DamagedRow { .. },
+        ) => Some(
+            "nothing has been changed. If the disk is sound, put the missing or damaged file back; else make \
+             a new folder from a backup (`kastro restore`) and keep this one until all is well: its blocks \
+             are still there",
+        ),
+        _ => None,
+    }
 }
 
 /// Opens the door for the operator's commands.

@@ -15,6 +15,7 @@ mod scrub;
 pub use blocks::Position;
 pub use repair::{BlockSupply, RepairOptions, Repaired, SupplyError, repair};
 pub use report::{Affected, Finding, Kind, MAX_FINDINGS, Report, Severity};
+pub(crate) use scrub::start as start_scrub;
 pub use scrub::{Next, Scrub, ScrubOptions, ScrubResult, ScrubState};
 
 use pki::username::Username;

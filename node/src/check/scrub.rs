@@ -5,7 +5,7 @@
 //! goes on where it was. Passes start a period apart, give or take a sixth of it: nodes that were set up together
 //! do not keep their disks busy together.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,11 @@ use super::{
     Finding,
     blocks::{self, Depth, Position},
 };
-use crate::store::{Batch, Store, StoreError, tables};
+use crate::{
+    random::random,
+    state::State,
+    store::{Batch, Store, StoreError, tables},
+};
 
 /// Row of the node's own table that remembers the scrub.
 const ROW: &[u8] = b"scrub";
@@ -100,6 +104,18 @@ impl Scrub {
         self.state.lock().clone()
     }
 
+    /// Returns what is known, also by a node that has not scrubbed since it was started.
+    ///
+    /// # Errors
+    /// Failures of the disk.
+    pub async fn remembered(&self, store: &dyn Store) -> Result<Option<ScrubState>, StoreError> {
+        if let Some(state) = self.state() {
+            return Ok(Some(state));
+        }
+        let row = store.get(tables::NODE, ROW).await?;
+        Ok(row.and_then(|row| serde_json::from_slice(&row).ok()))
+    }
+
     /// Reads the next few blocks if a pass is due or under way, and says when to come back. `dice` is a random
     /// number: it spreads the starts of passes.
     ///
@@ -183,12 +199,7 @@ impl Scrub {
         now_seconds: i64,
         dice: u64,
     ) -> Result<ScrubState, StoreError> {
-        if let Some(state) = self.state.lock().clone() {
-            return Ok(state);
-        }
-        let row = store.get(tables::NODE, ROW).await?;
-        let stored = row.and_then(|row| serde_json::from_slice(&row).ok());
-        if let Some(state) = stored {
+        if let Some(state) = self.remembered(store).await? {
             return Ok(state);
         }
         // A new node has nothing to scrub yet.
@@ -205,9 +216,7 @@ impl Scrub {
     /// # Errors
     /// Failures of the disk.
     pub async fn start_now(&self, store: &dyn Store) -> Result<(), StoreError> {
-        let row = store.get(tables::NODE, ROW).await?;
-        let stored = row.and_then(|row| serde_json::from_slice(&row).ok());
-        let mut state: ScrubState = self.state.lock().clone().or(stored).unwrap_or_default();
+        let mut state = self.remembered(store).await?.unwrap_or_default();
         if state.due_seconds.is_some() {
             state.due_seconds = Some(0);
         }
@@ -215,6 +224,56 @@ impl Scrub {
         *self.state.lock() = Some(state);
         Ok(())
     }
+}
+
+impl ScrubState {
+    /// Returns one line for the health page.
+    pub(crate) fn summary(&self, now_seconds: i64) -> String {
+        let days = |seconds: i64| seconds.max(0) / 86_400;
+        let last = match &self.last {
+            None => "no pass is complete yet".to_owned(),
+            Some(last) => format!(
+                "last pass {} days ago: {} blocks, {} damaged",
+                days(now_seconds.saturating_sub(last.finished_seconds)),
+                last.blocks,
+                last.damaged
+            ),
+        };
+        match self.due_seconds {
+            Some(due) => format!("next pass in {} days; {last}", days(due - now_seconds)),
+            None => format!(
+                "{} blocks read, {} damaged; {last}",
+                self.blocks, self.damaged
+            ),
+        }
+    }
+}
+
+/// Starts the worker that scrubs.
+pub(crate) fn start(state: &Arc<State>) {
+    let state = Arc::clone(state);
+    let workers = state.workers.clone();
+    workers.spawn("scrub", move |run| {
+        let state = Arc::clone(&state);
+        async move {
+            loop {
+                let now = state.clock.now_seconds();
+                let dice = u64::from_be_bytes(random());
+                let next = state
+                    .scrub
+                    .step(&*state.store, state.config.scrub, now, dice);
+                let Next::After(wait) = next.await? else {
+                    return Ok(());
+                };
+                if let Some(known) = state.scrub.state() {
+                    run.note(known.summary(now));
+                }
+                if !run.pause(wait).await {
+                    return Ok(());
+                }
+            }
+        }
+    });
 }
 
 async fn save(store: &dyn Store, state: &ScrubState) -> Result<(), StoreError> {

@@ -14,6 +14,7 @@ pub mod listener;
 pub mod quota;
 mod report;
 pub(crate) mod status;
+pub mod upkeep;
 pub mod users;
 
 use std::future::Future;
@@ -176,6 +177,10 @@ operations! {
     quota::SetQuota,
     quota::ShowDefaultQuota,
     quota::SetDefaultQuota,
+    upkeep::Check,
+    upkeep::Repair,
+    upkeep::ShowScrub,
+    upkeep::Backup,
 }
 
 async fn perform_one<O: Operation>(

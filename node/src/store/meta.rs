@@ -1,6 +1,9 @@
 //! The interface to metadata: named tables of byte keys and values, changed in atomic batches.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::{Misuse, StoreError};
 
@@ -12,6 +15,9 @@ pub const MAX_VALUE_BYTES: usize = 8 << 20;
 pub const MAX_BATCH_ROWS: usize = 20_000;
 /// Most rows one scan returns; longer limits are cut to this.
 pub const MAX_SCAN_ROWS: usize = 10_000;
+
+/// Most tables that one stored file may name.
+const MAX_STORED_NAMES: usize = 1_000;
 
 /// The name of a table. Names are part of the stored format: never rename one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +46,27 @@ impl Table {
             panic!("table names have 1 to 32 characters");
         }
         Self(name)
+    }
+
+    /// Returns the table of a stored name, also of one that a later version made; `None` for what cannot be a
+    /// name, and for names that are unknown when too many of them have been seen.
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        let is_name = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
+        if name.is_empty() || name.len() > 32 || !name.bytes().all(is_name) {
+            return None;
+        }
+        // Names live as long as the process: there are a few dozen of them.
+        static SEEN: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+        let mut seen = SEEN.lock();
+        if let Some(known) = seen.get(name) {
+            return Some(Self(known));
+        }
+        if seen.len() >= MAX_STORED_NAMES {
+            return None;
+        }
+        let name: &'static str = Box::leak(name.to_owned().into_boxed_str());
+        seen.insert(name);
+        Some(Self(name))
     }
 
     /// Returns the name.

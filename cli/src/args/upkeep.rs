@@ -1,0 +1,133 @@
+//! Commands that look after what a node stores: check, repair, scrub, backup, restore.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::OperatorOptions;
+
+/// Options of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Only the data of this user.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+
+    /// Do not read every block: only look whether its copy is there, and follow the pointers.
+    #[arg(long)]
+    pub quick: bool,
+
+    /// Begin anew, also when an earlier check was broken off.
+    #[arg(long)]
+    pub fresh: bool,
+
+    /// Which node.
+    #[command(flatten)]
+    pub node: OperatorOptions,
+}
+
+/// Options of `repair`.
+#[derive(Debug, Args)]
+pub struct RepairArgs {
+    /// Do it. Without this, only say what would be done.
+    #[arg(long)]
+    pub apply: bool,
+
+    /// Only the data of this user.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+
+    /// Take good copies of damaged and missing blocks from this backup.
+    #[arg(long, value_name = "DIR")]
+    pub from_backup: Option<PathBuf>,
+
+    /// Which node.
+    #[command(flatten)]
+    pub node: OperatorOptions,
+}
+
+/// Options of `scrub`.
+#[derive(Debug, Args)]
+pub struct ScrubArgs {
+    /// Start a pass now instead of when it is due.
+    #[arg(long)]
+    pub now: bool,
+
+    /// Which node.
+    #[command(flatten)]
+    pub node: OperatorOptions,
+}
+
+/// Options of `backup`.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// Folder of the backup: empty or new, or one that `kastro backup` made. Best on another disk.
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+
+    /// Keep this many snapshots and remove older ones, once the new one is complete [default: all].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub keep: Option<u16>,
+
+    /// Make no backup: read the one that is there and compare every block with its name.
+    #[arg(long, conflicts_with = "keep")]
+    pub verify: bool,
+
+    /// Which node.
+    #[command(flatten)]
+    pub node: OperatorOptions,
+}
+
+/// Options of `restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// Folder of the backup.
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+
+    /// Name of the snapshot [default: the newest].
+    #[arg(long, value_name = "NAME")]
+    pub snapshot: Option<String>,
+
+    /// Which node.
+    #[command(flatten)]
+    pub node: OperatorOptions,
+}
+
+pub(super) const CHECK_EXAMPLES: &str = "\
+Examples:
+  kastro check
+  kastro check --user alice
+  kastro check --json | jq '.affected'
+
+Reads every block and compares it with its name, follows every signed pointer, and says whose
+data is affected. Nothing is changed and nothing deleted. The node may go on serving. A check
+that is broken off goes on where it was.
+
+Exit code: 0 all is well, 3 something is untidy that `kastro repair` puts right, 12 data is
+damaged or missing.";
+
+pub(super) const REPAIR_EXAMPLES: &str = "\
+Examples:
+  kastro repair                                  say what would be done
+  kastro repair --apply --from-backup /mnt/backup
+
+Damaged copies are moved to the folder `quarantine`, never deleted; good copies come from the
+backup, or when a client uploads the same file again.";
+
+pub(super) const BACKUP_EXAMPLES: &str = "\
+Examples:
+  kastro backup /mnt/backup
+  kastro backup /mnt/backup --keep 30
+  kastro backup --verify /mnt/backup
+
+A snapshot of one moment, while the node goes on serving: all blocks, all metadata, the node's
+keys and settings. What is in the backup already is not copied again. Keep it private: the
+node's keys are in it. The files of its users stay encrypted.";
+
+pub(super) const RESTORE_EXAMPLES: &str = "\
+Examples:
+  kastro restore /mnt/backup --data /srv/kastro
+  kastro restore /mnt/backup --snapshot 20260102T030405Z-000
+
+Never run the old node and the restored one at the same time: they are the same node.";

@@ -1,0 +1,307 @@
+//! Turning a snapshot back into a data folder (Spec: 40 REL-12, REL-13).
+//!
+//! The folder carries the mark [`RESTORING_FILE`] until everything is there; a node refuses to start on it, and the
+//! same restore goes on where it broke off.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use champ::{Block, Cid};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    create::blocking,
+    error::BackupError,
+    folder::{Folder, make, names, remove, sync, write_file},
+    manifest::Manifest,
+    pack::{Entry, Known, Pack},
+    rows::{RowReader, checksum},
+};
+use crate::{
+    check::user_of,
+    store::{Batch, DiskOptions, DiskStore, Partition, Store, StoreError, Table, tables},
+};
+
+/// The mark of a data folder that is not complete; holds the name of the snapshot.
+pub const RESTORING_FILE: &str = "restoring";
+/// Row of the node's own table that says which backup it comes from.
+const ROW: &[u8] = b"restored";
+/// Bytes and blocks put at a time.
+const BATCH_BYTES: usize = 16 << 20;
+const BATCH_BLOCKS: usize = 512;
+/// Bytes and rows of metadata committed at a time.
+const BATCH_ROW_BYTES: usize = 4 << 20;
+const BATCH_ROWS: usize = 2_000;
+/// Open packs.
+const MAX_OPEN_PACKS: usize = 64;
+
+/// What to restore, and where to.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// The folder of the backup.
+    pub from: PathBuf,
+    /// The data folder to make.
+    pub data: PathBuf,
+    /// Name of the snapshot; the newest when absent.
+    pub snapshot: Option<String>,
+    /// The time, seconds since 1970.
+    pub now_seconds: i64,
+}
+
+/// What was restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreOutcome {
+    /// Name of the snapshot.
+    pub name: String,
+    /// Its time, seconds since 1970: later changes are not in it.
+    pub created_seconds: i64,
+    /// How old it is, in seconds.
+    pub age_seconds: i64,
+    /// Rows of metadata.
+    pub rows: u64,
+    /// Blocks.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Keys and settings.
+    pub files: u64,
+    /// Blocks that are damaged in the backup, or were when it was made: user and CID.
+    pub lost: Vec<(String, String)>,
+}
+
+/// What a node knows of the backup it comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// Time of the snapshot, seconds since 1970.
+    pub created_seconds: i64,
+    /// Time of the restore, seconds since 1970.
+    pub restored_seconds: i64,
+}
+
+/// Returns from which backup a store was restored, if it was.
+///
+/// # Errors
+/// Failures of the disk.
+pub async fn restored(store: &dyn Store) -> Result<Option<Restored>, StoreError> {
+    let row = store.get(tables::NODE, ROW).await?;
+    Ok(row.and_then(|row| serde_json::from_slice(&row).ok()))
+}
+
+/// Restores a snapshot into a folder that is empty, or in which the same restore broke off. `progress` is told
+/// how many of how many bytes are done; when it returns false, the restore stops.
+///
+/// # Errors
+/// [`BackupError`]. Damaged blocks are no error: they are listed in the outcome.
+pub async fn restore(
+    options: &RestoreOptions,
+    progress: &mut (dyn FnMut(u64, u64) -> bool + Send),
+) -> Result<RestoreOutcome, BackupError> {
+    let folder = Folder::read(&options.from)?;
+    let manifest = folder.manifest(options.snapshot.as_deref())?;
+    let snapshot = folder.snapshot(&manifest.name);
+    prepare(&options.data, &manifest)?;
+    let packs = folder.packs();
+    let known = blocking(move || Known::read(&packs)).await?;
+    let mut store_options = DiskOptions::new(options.data.join("store"));
+    // What fits is for the operator to know: a restore that stops for a floor helps nobody.
+    store_options.free_floor = crate::store::FreeFloor::Bytes(0);
+    let store = tokio::task::spawn_blocking(move || DiskStore::open(store_options)).await;
+    let store = store.map_err(|_| StoreError::Closed)??;
+    let mut outcome = RestoreOutcome {
+        name: manifest.name.clone(),
+        created_seconds: manifest.created_seconds,
+        age_seconds: options.now_seconds.saturating_sub(manifest.created_seconds),
+        rows: 0,
+        blocks: 0,
+        bytes: 0,
+        files: 0,
+        lost: Vec::new(),
+    };
+    let mut source = Source {
+        packs: folder.packs(),
+        known,
+        open: HashMap::new(),
+    };
+    let list = snapshot.join("blocks");
+    let rows = RowReader::open(&list, &manifest.blocks)?;
+    blocks(&store, rows, &mut source, &manifest, &mut outcome, progress).await?;
+    let rows = RowReader::open(&snapshot.join("metadata"), &manifest.metadata)?;
+    metadata(&store, rows, options, &mut outcome).await?;
+    for file in &manifest.files {
+        key_file(&snapshot.join("files"), &options.data, file)?;
+        outcome.files += 1;
+    }
+    store.close().await?;
+    sync(&options.data)?;
+    // Last: from here on it is a data folder like any other.
+    remove(&options.data.join(RESTORING_FILE))?;
+    sync(&options.data)?;
+    Ok(outcome)
+}
+
+/// Marks the folder, unless something else is in it.
+fn prepare(data: &Path, manifest: &Manifest) -> Result<(), BackupError> {
+    make(data)?;
+    let mark = data.join(RESTORING_FILE);
+    match fs::read_to_string(&mark) {
+        Ok(name) if name == manifest.name => return Ok(()),
+        Ok(_) => return Err(BackupError::NotEmpty(data.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(BackupError::io("read", &mark)(error)),
+    }
+    let is_ours = |name: &String| name.starts_with(super::folder::DRAFT_PREFIX);
+    if names(data)?.iter().any(|name| !is_ours(name)) {
+        return Err(BackupError::NotEmpty(data.to_owned()));
+    }
+    write_file(&mark, manifest.name.as_bytes())
+}
+
+/// Blocks in packs.
+pub(super) struct Source {
+    pub(super) packs: PathBuf,
+    pub(super) known: Known,
+    pub(super) open: HashMap<u64, Arc<Pack>>,
+}
+
+impl Source {
+    /// Returns a verified block; `None` when there is no good copy.
+    pub(super) fn block(&mut self, cid: &Cid) -> Result<Option<Block>, BackupError> {
+        let Some(location) = self.known.blocks.get(cid).copied() else {
+            return Ok(None);
+        };
+        let pack = match self.open.get(&location.pack) {
+            Some(pack) => pack.clone(),
+            None => {
+                if self.open.len() >= MAX_OPEN_PACKS {
+                    self.open.clear();
+                }
+                let pack = Arc::new(Pack::open(&self.packs, location.pack)?);
+                self.open.insert(location.pack, pack.clone());
+                pack
+            }
+        };
+        let entry = Entry {
+            cid: cid.clone(),
+            offset: location.offset,
+            bytes: location.bytes,
+        };
+        match pack.block(&entry) {
+            Ok(block) => Ok(Some(block)),
+            Err(BackupError::Damaged { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+async fn blocks(
+    store: &DiskStore,
+    mut rows: RowReader,
+    source: &mut Source,
+    manifest: &Manifest,
+    outcome: &mut RestoreOutcome,
+    progress: &mut (dyn FnMut(u64, u64) -> bool + Send),
+) -> Result<(), BackupError> {
+    use crate::store::BlockStore as _;
+    let mut batch: Vec<Block> = Vec::new();
+    let mut bytes = 0;
+    let mut at: Option<Partition> = None;
+    loop {
+        let row = rows.block()?;
+        let next = row.as_ref().map(|(partition, _, _)| partition);
+        let is_full = bytes >= BATCH_BYTES || batch.len() >= BATCH_BLOCKS;
+        if let Some(partition) = &at
+            && (is_full || next != Some(partition))
+        {
+            if !batch.is_empty() {
+                let blocks = std::mem::take(&mut batch);
+                store.put_blocks(partition, blocks, None).await?;
+            }
+            bytes = 0;
+            if !progress(outcome.bytes, manifest.block_bytes) {
+                return Err(BackupError::Stopped);
+            }
+        }
+        let Some((partition, cid, size)) = row else {
+            return Ok(());
+        };
+        outcome.blocks += 1;
+        outcome.bytes += u64::from(size);
+        // There already when an earlier attempt broke off.
+        if store.block_size(&partition, &cid).await?.is_none() {
+            match source.block(&cid)? {
+                Some(block) => {
+                    bytes += block.bytes().len();
+                    batch.push(block);
+                }
+                None => outcome.lost.push((user_of(&partition), cid.to_string())),
+            }
+        }
+        at = Some(partition);
+    }
+}
+
+async fn metadata(
+    store: &DiskStore,
+    mut rows: RowReader,
+    options: &RestoreOptions,
+    outcome: &mut RestoreOutcome,
+) -> Result<(), BackupError> {
+    use crate::store::MetaStore as _;
+    let mut batch = Batch::new();
+    let (mut count, mut bytes) = (0, 0);
+    loop {
+        let row = rows.metadata()?;
+        if count >= BATCH_ROWS || bytes >= BATCH_ROW_BYTES || (row.is_none() && count > 0) {
+            let _ = store.commit(std::mem::take(&mut batch)).await?;
+            (count, bytes) = (0, 0);
+        }
+        let Some(row) = row else { break };
+        let damaged = StoreError::DamagedRow { row: "metadata" };
+        let table = Table::of_name(&row.table).ok_or(damaged)?;
+        bytes += row.key.len() + row.value.len();
+        count += 1;
+        outcome.rows += 1;
+        batch = batch.put(table, row.key, row.value);
+    }
+    let row = Restored {
+        created_seconds: outcome.created_seconds,
+        restored_seconds: options.now_seconds,
+    };
+    let row = serde_json::to_vec(&row).unwrap_or_default();
+    let _ = store
+        .commit(Batch::new().put(tables::NODE, ROW, row))
+        .await?;
+    Ok(())
+}
+
+/// Copies a key or setting back, compared with its checksum.
+fn key_file(
+    from: &Path,
+    data: &Path,
+    file: &super::manifest::StoredFile,
+) -> Result<(), BackupError> {
+    let mut path = PathBuf::new();
+    for part in file.path.split('/') {
+        if part.is_empty() || part == "." || part == ".." || part.contains('\\') {
+            return Err(BackupError::damaged(from, "a path in it leads elsewhere"));
+        }
+        path.push(part);
+    }
+    let (from, to) = (from.join(&path), data.join(&path));
+    let (bytes, sha256) = checksum(&from)?;
+    if bytes != file.bytes || sha256 != file.sha256 {
+        return Err(BackupError::damaged(
+            &from,
+            "it does not match its checksum",
+        ));
+    }
+    if let Some(parent) = to.parent() {
+        make(parent)?;
+    }
+    let content = fs::read(&from).map_err(BackupError::io("read", &from))?;
+    write_file(&to, &zeroize::Zeroizing::new(content))
+}
