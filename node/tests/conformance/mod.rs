@@ -4,6 +4,7 @@ pub(crate) mod account;
 mod accounts;
 mod at_rest;
 mod deletion;
+mod endpoints;
 pub(crate) mod harness;
 mod http;
 mod load;
