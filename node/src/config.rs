@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time
 
 use champ::{Cid, access::Bat};
 
+pub use crate::http::{Network, NotANetwork};
 use crate::{
     check::ScrubOptions,
     clock::{Clock, SystemClock},
@@ -48,8 +49,11 @@ pub struct Config {
     pub free_floor: FreeFloor,
     /// How often and how fast every stored block is verified.
     pub scrub: ScrubOptions,
-    /// Limits of the listener.
+    /// Limits of the listeners.
     pub limits: Limits,
+    /// Reverse proxies in front of this node: only what comes from them is asked for `X-Forwarded-For` or
+    /// `Forwarded`, `X-Forwarded-Host` and `X-Forwarded-Proto`.
+    pub trusted_proxies: Vec<Network>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Server ids to answer to instead of the one kept in the data folder; the last one is current.
@@ -63,17 +67,31 @@ impl Config {
     }
 }
 
-/// Limits of the listener (Spec: 40 §9).
+/// Limits of the listeners (Spec: 40 §9). A client in the field has up to 50 requests in flight.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Open connections; more wait to be accepted.
+    /// Open connections of all listeners; more are answered with 503 and closed.
     pub connections: usize,
-    /// Open connections of one address; loopback is exempt.
+    /// Open connections of one address (of one /64 in IPv6); loopback and trusted proxies are exempt.
     pub connections_per_address: usize,
-    /// Time to send the headers of a request, which is also how long an idle connection is kept.
+    /// Requests at work; more are answered with 503.
+    pub requests: usize,
+    /// Requests of one address at work; more are answered with 429. Loopback is exempt.
+    pub requests_per_address: usize,
+    /// Bytes of bodies and answers in memory; what would be above is answered with 503.
+    pub buffered_bytes: usize,
+    /// Time to send the head of a request, from its first byte or from the beginning of the connection.
     pub header_timeout: Duration,
-    /// Time an answer may be stuck because the client does not read.
-    pub write_timeout: Duration,
+    /// Time a connection is kept between an answer and the next request.
+    pub keep_alive: Duration,
+    /// Longest wait for the next piece of a body.
+    pub body_idle: Duration,
+    /// Longest time for a whole body.
+    pub body_time: Duration,
+    /// After this much time of sending or receiving the rate must be at least `min_rate`.
+    pub slow_after: Duration,
+    /// Least bytes a second of a client that sends a body or takes an answer.
+    pub min_rate: u64,
     /// How long requests in flight may run after shutdown began.
     pub shutdown_grace: Duration,
 }
@@ -82,9 +100,16 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 4096,
-            connections_per_address: 256,
-            header_timeout: Duration::from_secs(60),
-            write_timeout: Duration::from_secs(60),
+            connections_per_address: 64,
+            requests: 1000,
+            requests_per_address: 128,
+            buffered_bytes: 128 << 20,
+            header_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(60),
+            body_idle: Duration::from_secs(20),
+            body_time: Duration::from_secs(600),
+            slow_after: Duration::from_secs(30),
+            min_rate: 1024,
             shutdown_grace: Duration::from_secs(10),
         }
     }
@@ -111,6 +136,7 @@ impl Default for Config {
             free_floor: FreeFloor::Default,
             scrub: ScrubOptions::default(),
             limits: Limits::default(),
+            trusted_proxies: Vec::new(),
             clock: Arc::new(SystemClock),
             server_ids: Vec::new(),
         }

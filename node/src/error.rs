@@ -42,6 +42,14 @@ pub enum Refusal {
         /// Limit in bytes.
         max: usize,
     },
+    /// The head of a request was refused.
+    #[error("{text}")]
+    Head {
+        /// Status code of the answer.
+        status: StatusCode,
+        /// What is wrong with it; a fixed text.
+        text: String,
+    },
     /// The body did not arrive in time or the connection broke.
     #[error("Request body was not received")]
     BodyIncomplete,
@@ -124,6 +132,12 @@ pub enum Refusal {
     /// A call that exists in the protocol but is not served by this node.
     #[error("{0}")]
     Unimplemented(&'static str),
+    /// Too much is at work here. Clients retry on the first two words.
+    #[error("Queue full: this server is busy, please try again")]
+    Busy,
+    /// Too much is at work for this address.
+    #[error("Too Many Requests")]
+    TooManyRequests,
     /// This machine failed: disk, store, clock.
     #[error("Internal server error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -149,10 +163,21 @@ impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Head { status, .. } => *status,
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::RateLimit(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimit(_) | Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// Returns the seconds after which trying again makes sense.
+    const fn retry_after(&self) -> Option<&'static str> {
+        match self {
+            Self::Busy | Self::TooManyRequests => Some("1"),
+            Self::RateLimit(_) => Some("60"),
+            _ => None,
         }
     }
 
@@ -164,7 +189,10 @@ impl Refusal {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         if let Self::Internal(cause) = &self {
-            tracing::error!(cause = %Chain(cause.as_ref()), "call failed on this machine");
+            tracing::error!(cause = %chain(cause.as_ref()), "call failed on this machine");
+        }
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
         }
         if !matches!(self, Self::Method | Self::NotFound) {
             let encoded = form_encode(&self.to_string());
@@ -208,18 +236,15 @@ pub(crate) fn form_encode(text: &str) -> String {
 }
 
 /// Renders an error with its sources, for the log.
-struct Chain<'a>(&'a (dyn std::error::Error + 'static));
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut next = self.0.source();
-        while let Some(error) = next {
-            write!(f, ": {error}")?;
-            next = error.source();
-        }
-        Ok(())
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        next = error.source();
     }
+    text
 }
 
 #[cfg(test)]

@@ -20,8 +20,10 @@ use crate::{
     directory::Directory,
     error::Refusal,
     guard::Guards,
-    http::{Hosts, Origin, Pages, RequestBody, answer, serve},
+    health::{self, Health, Probe},
+    http::{Admission, Hosts, Origin, Pages, RequestBody, answer, serve},
     identity::{KeyFileError, NodeIdentity, load_or_create_key, load_or_create_secret},
+    metrics::{self, Metrics},
     operator,
     random::OsRandom,
     registrar::Registrar,
@@ -138,6 +140,9 @@ impl Node {
             users: UserCount::default(),
             workers: Workers::default(),
             scrub: Scrub::default(),
+            admission: Admission::new(config.limits),
+            metrics: Metrics::default(),
+            probe: Probe::default(),
             config,
         });
         if let Some(restored) = backup::restored(&*state.store).await? {
@@ -154,6 +159,7 @@ impl Node {
         state.registrar.found(&state).await?;
         add_tokens(&state).await?;
         usage::resume(&state).await?;
+        metrics::start(&state);
         tracing::info!(id = %state.identity.current(), "node is open");
         Ok(Self {
             state,
@@ -173,6 +179,11 @@ impl Node {
 
     pub(crate) fn state(&self) -> &Arc<State> {
         &self.state
+    }
+
+    /// Examines the node: store, workers, the last failure of this machine.
+    pub async fn examine(&self) -> Health {
+        health::examine(&self.state).await
     }
 
     /// Returns how the node is, for monitoring: `application/json`, status 200 when it can serve and 503 when not.

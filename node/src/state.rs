@@ -13,8 +13,10 @@ use crate::{
     directory::{Directory, User},
     error::Refusal,
     guard::Guards,
-    http::Pages,
+    health::Probe,
+    http::{Admission, Pages},
     identity::NodeIdentity,
+    metrics::Metrics,
     pointers,
     registrar::Registrar,
     second_factors::FactorKey,
@@ -46,6 +48,10 @@ pub(crate) struct State {
     /// What runs beside the calls: garbage collection, scrubbing and the like.
     pub(crate) workers: Workers,
     pub(crate) scrub: Scrub,
+    /// Who may come in while there is much to do.
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) metrics: Metrics,
+    pub(crate) probe: Probe,
 }
 
 impl State {

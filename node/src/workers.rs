@@ -16,6 +16,8 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
+use crate::error::chain;
+
 /// Wait before the first restart; doubles with each failure in a row.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// Longest wait before a restart.
@@ -322,17 +324,6 @@ fn panic_text(payload: &(dyn Any + Send)) -> String {
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     format!("panicked: {}", text.unwrap_or("no message"))
-}
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        next = error.source();
-    }
-    text
 }
 
 fn cut(mut text: String) -> String {

@@ -4,12 +4,18 @@
 //! its family in [`crate::api`], and turns the outcome into a response; it never lets a failure close a
 //! connection without an answer.
 
+mod access_log;
+mod admission;
 mod body;
+mod forwarded;
+mod framing;
+mod head;
 mod host;
 pub(crate) mod multipart;
 mod pages;
 mod query;
 mod reply;
+mod screen;
 mod serve;
 mod stream;
 
@@ -24,14 +30,22 @@ use pki::wire::{
     query::percent_decode,
 };
 
+pub(crate) use admission::Admission;
 pub(crate) use body::RequestBody;
+pub use forwarded::{Network, NotANetwork};
 pub(crate) use host::{Hosts, Reach};
 pub(crate) use pages::Pages;
 pub(crate) use query::Query;
 pub(crate) use reply::Reply;
 pub(crate) use serve::serve;
 
-use crate::{api, error::Refusal, state::State, webauthn::RelyingParty};
+use crate::{
+    api,
+    error::Refusal,
+    metrics::{Class, Observation},
+    state::State,
+    webauthn::RelyingParty,
+};
 
 /// Longest path that is looked at.
 const MAX_PATH_BYTES: usize = 2048;
@@ -88,10 +102,44 @@ pub(crate) async fn answer(
     let future = route(state, hosts, &parts, &mut body, origin);
     let mut response = match AssertUnwindSafe(future).catch_unwind().await {
         Ok(Ok(response)) => response,
-        Ok(Err(refusal)) => refusal.into_response(),
-        Err(_) => Refusal::internal("a handler panicked").into_response(),
+        Ok(Err(refusal)) => refuse(state, refusal),
+        Err(_) => refuse(state, Refusal::internal("a handler panicked")),
     };
+    finish(&mut response);
+    let time = started.elapsed();
     let is_refused = !response.status().is_success();
+    // Who waits for permission to send has sent nothing yet, and reading would grant it.
+    let waits = is_refused && parts.headers.contains_key(header::EXPECT);
+    if !body.is_done() && !waits {
+        body.discard().await;
+    }
+    let bytes_out = http_body::Body::size_hint(response.body()).lower();
+    state.metrics.observe(Observation {
+        class: Class::of_path(parts.uri.path()),
+        status: response.status(),
+        time,
+        bytes_in: body.received(),
+        bytes_out,
+    });
+    access_log::Line {
+        method: &parts.method,
+        path: parts.uri.path(),
+        client: origin.address(),
+        status: response.status(),
+        bytes: bytes_out,
+        time,
+    }
+    .write();
+    response
+}
+
+fn refuse(state: &State, refusal: Refusal) -> Response<Full<Bytes>> {
+    state.metrics.note_refusal(&refusal);
+    refusal.into_response()
+}
+
+/// Adds the headers that every answer has, refusals included.
+pub(crate) fn finish<B>(response: &mut Response<B>) {
     let headers = response.headers_mut();
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
@@ -100,20 +148,6 @@ pub(crate) async fn answer(
     if !headers.contains_key(header::CACHE_CONTROL) && !headers.contains_key(header::ETAG) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
-    // Who waits for permission to send has sent nothing yet, and reading would grant it.
-    let waits = is_refused && parts.headers.contains_key(header::EXPECT);
-    if !body.is_done() && !waits {
-        body.discard().await;
-    }
-    // The path only: parameters hold tokens and signatures.
-    tracing::debug!(
-        method = %parts.method,
-        path = %parts.uri.path().get(..64).unwrap_or(parts.uri.path()),
-        status = response.status().as_u16(),
-        micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
-        "request"
-    );
-    response
 }
 
 async fn route(

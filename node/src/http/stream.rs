@@ -1,100 +1,135 @@
-//! The connection below the HTTP library: cuts off clients that do not read, and lets error messages through
-//! to HTTP/1.0 clients.
+//! The connection below the HTTP library: cuts off clients that do not read (Spec: 40 DOS-5).
 //!
-//! The HTTP library drops a `Trailer` header from HTTP/1.0 answers, but reverse proxies commonly speak
-//! HTTP/1.0 to the node behind them and errors travel in that header (Spec: 05 §7.1). Such an answer is
-//! given a stand-in header of the same length, which is put right here, on its way out.
+//! An answer that waits in memory for its reader costs memory, and a reader that takes a byte now and then could
+//! hold it for hours. So the time in which a connection waits to write is counted, and over each such
+//! [`Pacing::slow_after`] the client must have taken [`Pacing::min_rate`]. Time in which there is nothing to write
+//! does not count.
 
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     task::{Context, Poll},
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, header};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    time::Sleep,
+    time::{Instant, Sleep, sleep_until},
 };
 
-const STAND_IN: &str = "x-trail";
-const STAND_IN_LINE: &[u8] = b"\r\nx-trail: ";
-const TRAILER_LINE: &[u8] = b"\r\ntrailer: ";
+/// How slow a client may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pacing {
+    /// Over this much waiting the rate is measured.
+    pub(super) slow_after: Duration,
+    /// Least bytes a second.
+    pub(super) min_rate: u64,
+}
 
-/// Tells the stream that the next answer holds a stand-in header.
-#[derive(Debug, Clone, Default)]
-pub(super) struct StandIn(Arc<AtomicBool>);
+impl Pacing {
+    /// Returns true when `bytes` in `time` are fewer than the least rate.
+    pub(super) fn is_too_slow(self, bytes: u64, time: Duration) -> bool {
+        time >= self.slow_after
+            && u128::from(bytes) * 1000 < u128::from(self.min_rate) * time.as_millis()
+    }
+}
 
-impl StandIn {
-    /// Replaces the `Trailer` header of an HTTP/1.0 answer.
-    pub(super) fn apply(&self, headers: &mut HeaderMap) {
-        if let Some(message) = headers.remove(header::TRAILER) {
-            headers.insert(HeaderName::from_static(STAND_IN), message);
-            self.0.store(true, Ordering::Release);
+/// A connection whose writes are watched.
+#[derive(Debug)]
+pub(super) struct Paced<S> {
+    inner: S,
+    pacing: Pacing,
+    /// Waiting in this window, without the wait that is under way.
+    waited: Duration,
+    /// Bytes written since the window began.
+    written: u64,
+    /// When the wait that is under way began.
+    since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// When something was last written.
+    last_write: Instant,
+}
+
+impl<S> Paced<S> {
+    pub(super) fn new(inner: S, pacing: Pacing) -> Self {
+        Self {
+            inner,
+            pacing,
+            waited: Duration::ZERO,
+            written: 0,
+            since: None,
+            timer: None,
+            last_write: Instant::now(),
         }
     }
-}
 
-/// A TCP connection with a limit on how long a write may be stuck.
-pub(super) struct GuardedStream {
-    inner: TcpStream,
-    stand_in: StandIn,
-    write_timeout: Duration,
-    /// Armed while a write is stuck.
-    stuck: Option<Pin<Box<Sleep>>>,
-}
-
-impl GuardedStream {
-    pub(super) fn new(inner: TcpStream, write_timeout: Duration) -> (Self, StandIn) {
-        let stand_in = StandIn::default();
-        let stream = Self {
-            inner,
-            stand_in: stand_in.clone(),
-            write_timeout,
-            stuck: None,
-        };
-        (stream, stand_in)
+    /// Returns when something was last written, or when the connection was made.
+    pub(super) const fn last_write(&self) -> Instant {
+        self.last_write
     }
 
-    fn watch<T>(
+    fn watch<T: Copy>(
         &mut self,
         context: &mut Context<'_>,
         outcome: Poll<io::Result<T>>,
+        count: impl FnOnce(T) -> usize,
     ) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
-            self.stuck = None;
-            return outcome;
+        match outcome {
+            Poll::Ready(Ok(value)) => {
+                self.last_write = Instant::now();
+                if let Some(since) = self.since.take() {
+                    self.waited += self.last_write - since;
+                }
+                if self.waited.is_zero() {
+                    return outcome;
+                }
+                self.written += count(value) as u64;
+                if self.is_cut_off(self.waited) {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                outcome
+            }
+            Poll::Ready(Err(_)) => outcome,
+            Poll::Pending => {
+                let now = Instant::now();
+                let since = *self.since.get_or_insert(now);
+                let deadline = since + self.pacing.slow_after.saturating_sub(self.waited);
+                if !self.is_past(context, deadline) {
+                    return Poll::Pending;
+                }
+                if self.is_cut_off(self.waited + since.elapsed()) {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                self.since = Some(Instant::now());
+                // Asked again at once, to have the timer armed for the next window.
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
         }
-        let timeout = self.write_timeout;
+    }
+
+    /// Judges a window once it is long enough, and begins the next.
+    fn is_cut_off(&mut self, waited: Duration) -> bool {
+        if waited < self.pacing.slow_after {
+            return false;
+        }
+        let is_too_slow = self.pacing.is_too_slow(self.written, waited);
+        (self.waited, self.written) = (Duration::ZERO, 0);
+        is_too_slow
+    }
+
+    fn is_past(&mut self, context: &mut Context<'_>, deadline: Instant) -> bool {
         let timer = self
-            .stuck
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        match timer.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() != deadline {
+            timer.as_mut().reset(deadline);
         }
+        timer.as_mut().poll(context).is_ready()
     }
 }
 
-/// Returns a copy of `head` with the stand-in put right, if it is in there.
-fn put_right(head: &[u8]) -> Option<Vec<u8>> {
-    let at = head
-        .windows(STAND_IN_LINE.len())
-        .position(|window| window == STAND_IN_LINE)?;
-    let mut fixed = head.to_vec();
-    fixed
-        .get_mut(at..at + TRAILER_LINE.len())?
-        .copy_from_slice(TRAILER_LINE);
-    Some(fixed)
-}
-
-impl AsyncRead for GuardedStream {
+impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -104,27 +139,15 @@ impl AsyncRead for GuardedStream {
     }
 }
 
-impl AsyncWrite for GuardedStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let fixed = this
-            .stand_in
-            .0
-            .load(Ordering::Acquire)
-            .then(|| put_right(bytes))
-            .flatten();
-        let outcome = match &fixed {
-            Some(fixed) => Pin::new(&mut this.inner).poll_write(context, fixed),
-            None => Pin::new(&mut this.inner).poll_write(context, bytes),
-        };
-        if fixed.is_some() && outcome.is_ready() {
-            this.stand_in.0.store(false, Ordering::Release);
-        }
-        this.watch(context, outcome)
+        let outcome = Pin::new(&mut this.inner).poll_write(context, bytes);
+        this.watch(context, outcome, |count| count)
     }
 
     fn poll_write_vectored(
@@ -132,14 +155,9 @@ impl AsyncWrite for GuardedStream {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.stand_in.0.load(Ordering::Acquire) {
-            // The head is the first slice; what follows is written by the next call.
-            let first = slices.iter().find(|slice| !slice.is_empty());
-            return self.poll_write(context, first.map_or(&[], |slice| slice));
-        }
         let this = self.get_mut();
         let outcome = Pin::new(&mut this.inner).poll_write_vectored(context, slices);
-        this.watch(context, outcome)
+        this.watch(context, outcome, |count| count)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -147,27 +165,72 @@ impl AsyncWrite for GuardedStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(context)
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.inner).poll_flush(context);
+        this.watch(context, outcome, |()| 0)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.inner).poll_shutdown(context);
+        this.watch(context, outcome, |()| 0)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
-    #[test]
-    fn the_stand_in_has_the_length_of_the_header_it_stands_for() {
-        assert_eq!(STAND_IN.len(), "trailer".len());
-        assert_eq!(STAND_IN_LINE.len(), TRAILER_LINE.len());
-        let fixed = put_right(b"HTTP/1.0 400 Bad Request\r\nx-trail: Unauthorised%21\r\n\r\n");
-        assert_eq!(
-            fixed.unwrap(),
-            b"HTTP/1.0 400 Bad Request\r\ntrailer: Unauthorised%21\r\n\r\n"
-        );
-        assert!(put_right(b"HTTP/1.0 200 OK\r\n\r\n").is_none());
+    const PACING: Pacing = Pacing {
+        slow_after: Duration::from_secs(30),
+        min_rate: 1024,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn dos_5_a_client_that_does_not_read_is_cut_off() {
+        let (near, _far) = tokio::io::duplex(1000);
+        let begun = Instant::now();
+        let error = Paced::new(near, PACING)
+            .write_all(&[0; 5000])
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begun.elapsed().as_secs(), 30);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dos_5_a_client_that_reads_a_byte_a_second_is_cut_off_and_a_slow_line_is_not() {
+        for (bytes_per_second, is_cut) in [(1, true), (900, true), (1200, false)] {
+            let (near, mut far) = tokio::io::duplex(1000);
+            let reader = tokio::spawn(async move {
+                let mut buffer = vec![0; bytes_per_second];
+                loop {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    if far.read_exact(&mut buffer).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            let outcome = Paced::new(near, PACING).write_all(&[0; 100_000]).await;
+            assert_eq!(outcome.is_err(), is_cut, "{bytes_per_second}");
+            reader.await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_with_nothing_to_write_does_not_count() {
+        let (near, mut far) = tokio::io::duplex(10);
+        let mut near = Paced::new(near, PACING);
+        for _ in 0..20 {
+            let reader = async {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                far.read_exact(&mut [0; 20]).await.unwrap();
+            };
+            let (written, ()) = tokio::join!(near.write_all(&[0; 20]), reader);
+            written.unwrap();
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
     }
 }

@@ -1,34 +1,29 @@
-//! What monitoring is told: whether the node can serve, and a few numbers.
+//! What monitoring is told: the health page and the metrics.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 
-use crate::{state::State, store::tables};
+use crate::{
+    health::{Status, examine},
+    metrics::render,
+    state::State,
+};
 
-/// Answers whether the store can be read.
+/// Answers how well the node is.
 pub(crate) async fn health(state: &State) -> Response<Full<Bytes>> {
-    let is_healthy = state.store.get(tables::NODE, b"health").await.is_ok();
-    let text = serde_json::json!({
-        "status": if is_healthy { "ok" } else { "failing" },
-        "version": env!("CARGO_PKG_VERSION"),
-        "id": state.identity.current().to_string(),
-    });
-    let status = match is_healthy {
-        true => StatusCode::OK,
-        false => StatusCode::SERVICE_UNAVAILABLE,
+    let health = examine(state).await;
+    let status = match health.status {
+        Status::Ok | Status::Degraded => StatusCode::OK,
+        Status::Failing => StatusCode::SERVICE_UNAVAILABLE,
     };
+    let text = serde_json::to_string(&health).unwrap_or_default();
     response(status, "application/json", format!("{text}\n"))
 }
 
-/// Answers with the number of users.
+/// Answers with all metrics.
 pub(crate) async fn metrics(state: &State) -> Response<Full<Bytes>> {
-    let Ok(users) = state.users.count(state).await else {
-        return response(StatusCode::SERVICE_UNAVAILABLE, "text/plain", String::new());
-    };
-    let text = format!(
-        "# HELP kastro_users Accounts with space.\n# TYPE kastro_users gauge\nkastro_users {users}\n"
-    );
+    let text = render(state).await;
     response(StatusCode::OK, "text/plain; version=0.0.4", text)
 }
 
