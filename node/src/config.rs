@@ -8,6 +8,7 @@ pub use crate::http::{Network, NotANetwork};
 use crate::{
     check::ScrubOptions,
     clock::{Clock, SystemClock},
+    gc::CollectionConfig,
     store::FreeFloor,
 };
 
@@ -49,6 +50,8 @@ pub struct Config {
     pub free_floor: FreeFloor,
     /// How often and how fast every stored block is verified.
     pub scrub: ScrubOptions,
+    /// How garbage is collected.
+    pub collection: CollectionConfig,
     /// Limits of the listeners.
     pub limits: Limits,
     /// Reverse proxies in front of this node: only what comes from them is asked for `X-Forwarded-For` or
@@ -135,6 +138,7 @@ impl Default for Config {
             upload_window: Duration::from_secs(86_400),
             free_floor: FreeFloor::Default,
             scrub: ScrubOptions::default(),
+            collection: CollectionConfig::default(),
             limits: Limits::default(),
             trusted_proxies: Vec::new(),
             clock: Arc::new(SystemClock),

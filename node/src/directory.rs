@@ -229,6 +229,20 @@ pub(crate) fn partition_of(name: &Username) -> Result<Partition, Refusal> {
     Partition::new(&partition).map_err(Refusal::internal)
 }
 
+/// Returns the user whose block space this is, whether such a user exists or not; `None` for a space of no user.
+pub(crate) fn name_of_partition(partition: &Partition) -> Option<Username> {
+    let text = partition.as_str();
+    let name = match text.strip_prefix("x-") {
+        Some(encoded) => {
+            let bytes = champ::text::from_base32_upper(&encoded.to_ascii_uppercase()).ok()?;
+            String::from_utf8(bytes).ok()?
+        }
+        None => text.strip_prefix("u-")?.to_owned(),
+    };
+    let name = Username::parse(&name).ok()?;
+    (partition_of(&name).ok()? == *partition).then_some(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,7 +260,12 @@ mod tests {
             let made = partition(hostile);
             assert!(made.starts_with("x-"), "{made}");
             assert!(made.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
+            let back = name_of_partition(&Partition::new(&made).unwrap()).unwrap();
+            assert_eq!(back.as_str(), hostile);
         }
         assert_ne!(partition("A"), partition("a"));
+        for nobody in ["alice", "u-A", "x-me", "x-", "u-"] {
+            assert_eq!(name_of_partition(&Partition::new(nobody).unwrap()), None);
+        }
     }
 }

@@ -23,6 +23,7 @@ pub mod check;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod gc;
 pub mod health;
 pub mod identity;
 pub mod metrics;

@@ -19,6 +19,7 @@ use crate::{
     config::Config,
     directory::Directory,
     error::Refusal,
+    gc::{self, CollectError, CollectOptions, Collector, Progress, Report},
     guard::Guards,
     health::{self, Health, Probe},
     http::{Admission, Hosts, Origin, Pages, RequestBody, answer, serve},
@@ -133,6 +134,7 @@ impl Node {
             registrar,
             writers: Writers::default(),
             usage: Usage::default(),
+            collector: Collector::default(),
             guards: Guards::default(),
             challenges: Challenges::default(),
             factor_key,
@@ -160,6 +162,7 @@ impl Node {
         add_tokens(&state).await?;
         usage::resume(&state).await?;
         metrics::start(&state);
+        gc::start(&state);
         tracing::info!(id = %state.identity.current(), "node is open");
         Ok(Self {
             state,
@@ -222,6 +225,25 @@ impl Node {
     /// Returns the background workers, for their status and for starting more.
     pub fn workers(&self) -> &Workers {
         &self.state.workers
+    }
+
+    /// Deletes blocks that nothing needs, beside running writers, and tells `progress` where it is.
+    ///
+    /// Dropping the future stops at a safe place.
+    ///
+    /// # Errors
+    /// [`CollectError`]; what goes wrong with one owner is in the report.
+    pub async fn collect_garbage(
+        &self,
+        options: &CollectOptions,
+        progress: &(dyn Fn(&Progress) + Send + Sync),
+    ) -> Result<Report, CollectError> {
+        gc::collect(&self.state, options, progress).await
+    }
+
+    /// Returns the report of the last collection since the node was opened.
+    pub fn last_collection(&self) -> Option<Arc<Report>> {
+        self.state.collector.last()
     }
 
     /// Stops the background workers, finishes accepted writes and closes the store; later calls fail.

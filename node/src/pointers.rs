@@ -26,6 +26,7 @@ use crate::{
     blocks::{AuthorisedBlocks, source_refusal},
     directory::User,
     error::Refusal,
+    gc,
     state::State,
     store::{Batch, CommitOutcome, tables},
     usage,
@@ -55,7 +56,7 @@ pub(crate) async fn stored_update(
 }
 
 /// Reads an update that was verified before it was stored.
-fn read_update(signed: &[u8]) -> Result<PointerUpdate, Refusal> {
+pub(crate) fn read_update(signed: &[u8]) -> Result<PointerUpdate, Refusal> {
     let message = signed.get(SIGNATURE_BYTES..).unwrap_or_default();
     let value = decode(message).map_err(Refusal::internal)?;
     PointerUpdate::from_value(value).map_err(Refusal::internal)
@@ -75,6 +76,14 @@ impl Planned {
     /// Returns where the pointer will lead.
     pub(crate) fn target(&self) -> Option<&Cid> {
         self.signed.update().updated()
+    }
+
+    /// Returns what the update adds; nothing for a deletion.
+    fn step(&self) -> Option<gc::Step<'_>> {
+        Some(gc::Step {
+            from: self.replaced.as_ref().and_then(PointerUpdate::updated),
+            to: self.target()?,
+        })
     }
 }
 
@@ -224,15 +233,19 @@ pub(crate) async fn commit(
     }
     let callers = batch.conditions().len();
     guarded.append(batch);
+    guarded = gc::note_change(guarded, user.name.as_str());
     for plan in &plans {
         let signed = plan.signed.bytes();
         let key = plan.writer.cid().to_bytes();
         guarded = guarded.put(tables::POINTERS, key, signed.clone());
         guarded = usage::mark_unsettled(guarded, &plan.writer, signed);
     }
+    let _turn = state.collector.turn(&user.name).await;
+    let steps: Vec<_> = plans.iter().filter_map(Planned::step).collect();
     let owned = loop {
+        let admission = gc::admit(state, user, &steps).await?;
         let owned = new_writers(state, user, &plans).await;
-        let mut whole = guarded.clone();
+        let mut whole = admission.guard(guarded.clone());
         for (writer, row) in &owned {
             whole = writers::register(whole, writer, row);
         }
@@ -247,7 +260,7 @@ pub(crate) async fn commit(
                         "Mutable pointer update failed! Concurrent Modification.",
                     ));
                 }
-                // Somebody registered one of the owned keys meanwhile: it is not new any more.
+                // A collection gave up blocks, or somebody registered one of the owned keys meanwhile: look again.
             }
         }
     };

@@ -25,6 +25,7 @@ use crate::{
     blocks::StoredBlocks,
     directory::{User, partition_of},
     error::Refusal,
+    gc,
     pointers::{stored, stored_update},
     random::uuid,
     state::State,
@@ -262,6 +263,7 @@ impl Registrar {
         let batch = Batch::new()
             .expect(tables::POINTERS, key.clone(), before)
             .put(tables::POINTERS, key, signed.into_bytes());
+        let batch = gc::note_change(batch, PKI_OWNER);
         let batch = state
             .directory
             .write_chain(batch, name, &existing, &chain)?;

@@ -11,6 +11,7 @@
 )]
 
 mod conformance;
+mod gc;
 #[cfg(unix)]
 mod servers;
 mod store;

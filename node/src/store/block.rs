@@ -126,7 +126,9 @@ impl fmt::Display for TransactionId {
 
 /// Counts the puts of one block: a put of a block that is there already moves it on, so that a collector that
 /// decided on older knowledge cannot delete what a client has just put again (Spec: 12 §4.2, re-put race).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// Generations of one store grow: a put has a higher one than every put that resolved before it began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub(crate) u64);
 
 /// What a listing tells about a block.

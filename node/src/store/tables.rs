@@ -46,3 +46,17 @@ pub const BAT_IDS: Table = Table::new("bat_ids");
 pub const SIGNUP_TOKENS: Table = Table::new("signup_tokens");
 /// Addresses on the waiting list.
 pub const WAITING_LIST: Table = Table::new("waiting_list");
+/// A value by user name that changes with every pointer update of that user, for collections beside writers.
+pub const POINTER_EPOCHS: Table = Table::new("pointer_epochs");
+/// A value by user name that changes with every batch of blocks that a collection gives up.
+pub const GC_SWEEPS: Table = Table::new("gc_sweeps");
+/// Blocks by user name that a collection has given up and may not have deleted yet.
+pub const GC_DOOMED: Table = Table::new("gc_doomed");
+/// What the last collection of a user left, by user name.
+pub const GC_STATES: Table = Table::new("gc_states");
+/// Links of a user's cbor blocks, in chunks: name, zero byte, number of the chunk.
+pub const GC_LINKS: Table = Table::new("gc_links");
+/// Users whose account was removed: all their blocks are garbage. By user name; the value is the time.
+pub const REMOVED_ACCOUNTS: Table = Table::new("removed_accounts");
+/// Pointers that were dropped because their owner deleted the identity: name, zero byte, binary key hash.
+pub const RETIRED_POINTERS: Table = Table::new("retired_pointers");

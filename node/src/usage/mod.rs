@@ -24,7 +24,7 @@ use crate::{
 };
 use account::Account;
 
-pub(crate) use settle::resume;
+pub(crate) use settle::{drop_writers, resume};
 
 /// Accounts kept in memory before idle ones are forgotten.
 const MAX_ACCOUNTS: usize = 10_000;
@@ -257,6 +257,15 @@ impl Usage {
         if start {
             let (state, user) = (Arc::clone(state), Arc::clone(user));
             tokio::spawn(async move { settle::run(&state, &user, &account).await });
+        }
+    }
+
+    /// Forgets what is in memory of a user whose rows were changed behind its back, unless something is under way.
+    pub(crate) fn forget_idle(&self, user: &User) {
+        let mut accounts = self.accounts.lock();
+        let account = accounts.get(&user.name).and_then(|cell| cell.get());
+        if account.is_some_and(|account| account.is_idle()) {
+            accounts.remove(&user.name);
         }
     }
 

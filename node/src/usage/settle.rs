@@ -117,6 +117,21 @@ async fn settle(
     Ok(Settled::Done)
 }
 
+/// Adds to a batch that these writers of a user are not counted any more; it is conditional on the present count.
+pub(crate) async fn drop_writers(
+    state: &State,
+    user: &User,
+    writers: &[&Writer],
+    mut batch: Batch,
+) -> Result<Batch, Refusal> {
+    let mut change = Change::start(state, user).await?;
+    for writer in writers {
+        change.drop_writer(state, writer).await?;
+    }
+    batch.append(change.into_batch(user, false));
+    Ok(batch)
+}
+
 /// The rows that one update changes.
 struct Change {
     before: Option<bytes::Bytes>,
@@ -162,7 +177,11 @@ impl Change {
         if row.user != user.name || row.is_detached || row.accounted == target {
             return Ok(());
         }
-        let delta = tree_delta(state, user, row.accounted.clone(), target.clone()).await?;
+        let delta = match &target {
+            Some(_) => tree_delta(state, user, row.accounted.clone(), target.clone()).await?,
+            // What was counted goes, whether it can still be read or not.
+            None => -i128::from(row.bytes),
+        };
         let owned =
             writers::owned_change(state, user, writer, row.accounted.as_ref(), target.as_ref())
                 .await;
@@ -229,6 +248,18 @@ impl Change {
                 return Ok(());
             }
         }
+    }
+
+    /// Stops counting a writer whose pointer was dropped.
+    async fn drop_writer(&mut self, state: &State, writer: &Writer) -> Result<(), Refusal> {
+        if let Some((bytes, mut row)) = self.row(state, writer).await? {
+            self.total -= i128::from(row.bytes);
+            row.is_detached = true;
+            row.bytes = 0;
+            row.accounted = None;
+            self.set(writer.clone(), bytes, row);
+        }
+        Ok(())
     }
 
     /// Returns a row as this change leaves it, with the bytes it was read from.
