@@ -26,7 +26,7 @@ use crate::{
     args::{Cli, Command},
     commands::{
         backup, cat, check, get, login, ls, mkdir, mv, passwd, put, quota, rm, scrub, serve,
-        signup, space, stat, users,
+        signup, space, stat, users, web_hash,
     },
     exit::{Class, Failure},
     output::Output,
@@ -120,6 +120,7 @@ async fn client_command(command: &Command, output: Output) -> Result<(), Failure
         Command::Scrub(args) => Box::pin(scrub::run(args, output)).await,
         Command::Backup(args) => Box::pin(backup::run(args, output)).await,
         Command::Restore(args) => Box::pin(backup::run_restore(args, output)).await,
+        Command::WebHash(args) => web_hash::run(args, output),
     }
 }
 

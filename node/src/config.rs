@@ -10,6 +10,7 @@ use crate::{
     clock::{Clock, SystemClock},
     gc::CollectionConfig,
     store::FreeFloor,
+    web::PageSettings,
 };
 
 /// Settings of a node.
@@ -42,6 +43,8 @@ pub struct Config {
     pub monitoring_is_open: bool,
     /// Folder with a web application to serve.
     pub web: Option<PathBuf>,
+    /// Which apps have a host of their own, and what pages may load besides the site.
+    pub pages: PageSettings,
     /// Token that opens every block: for the operator's own mirror.
     pub instance_bat: Option<Bat>,
     /// Seconds of the sliding window in which a user may upload as many bytes as the quota.
@@ -134,6 +137,7 @@ impl Default for Config {
             monitoring: None,
             monitoring_is_open: false,
             web: None,
+            pages: PageSettings::default(),
             instance_bat: None,
             upload_window: Duration::from_secs(86_400),
             free_floor: FreeFloor::Default,

@@ -98,6 +98,8 @@ pub(crate) struct Guards {
     pub(crate) link_misses: Counter<String>,
     /// Transactions started per source address.
     pub(crate) transactions: Counter<IpAddr>,
+    /// Links to published files per source address: each reads blocks of an owner whom the caller chose.
+    pub(crate) public_files: Counter<IpAddr>,
 }
 
 /// Failures of one user that are answered at once.
@@ -115,6 +117,7 @@ impl Default for Guards {
             follow_requests: Counter::new(100, 60),
             link_misses: Counter::new(10, 1),
             transactions: Counter::new(10_000, 60),
+            public_files: Counter::new(120, 60),
         }
     }
 }

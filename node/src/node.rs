@@ -22,7 +22,7 @@ use crate::{
     gc::{self, CollectError, CollectOptions, Collector, Progress, Report},
     guard::Guards,
     health::{self, Health, Probe},
-    http::{Admission, Hosts, Origin, Pages, RequestBody, answer, serve},
+    http::{Admission, Hosts, Origin, RequestBody, answer, serve},
     identity::{KeyFileError, NodeIdentity, load_or_create_key, load_or_create_secret},
     metrics::{self, Metrics},
     operator,
@@ -33,6 +33,7 @@ use crate::{
     state::{State, StoreHandle},
     store::{Batch, DiskOptions, DiskStore, MemoryStore, Store, StoreError, tables},
     usage::{self, Usage},
+    web::{Pages, RootError, WebRoot},
     webauthn::InvalidHost,
     workers::Workers,
     writers::Writers,
@@ -71,7 +72,7 @@ pub enum OpenError {
     },
     /// The folder of the web application cannot be read.
     #[error("cannot use web folder")]
-    Web(#[source] io::Error),
+    Web(#[from] RootError),
     /// The public host is not one.
     #[error(transparent)]
     PublicHost(#[from] InvalidHost),
@@ -123,10 +124,11 @@ impl Node {
             SecretKeyWithHash::new(key(folder, TABLE_WRITER_KEY)?),
             policy,
         );
-        let hosts = Hosts::new(config.listen, config.public_host.as_deref(), identity.all())?;
+        let hosts = Hosts::new(config.listen, config.public_host.as_deref(), identity.all())?
+            .public(config.is_public);
         let factor_key = factor_key(folder, store.as_ref()).await?;
         let state = Arc::new(State {
-            pages: Pages::new(config.web.as_deref()).map_err(OpenError::Web)?,
+            pages: Pages::new(config.web.as_deref(), config.pages.clone())?,
             clock: Arc::clone(&config.clock),
             directory: Directory::new(Arc::clone(&store), identity.clone()),
             identity,
@@ -197,6 +199,11 @@ impl Node {
     /// Returns counters and gauges for monitoring, in the text format of Prometheus.
     pub async fn metrics(&self) -> Response<Full<Bytes>> {
         operator::status::metrics(&self.state).await
+    }
+
+    /// Returns the web application that the node serves.
+    pub fn web_root(&self) -> Option<&WebRoot> {
+        self.state.pages.root()
     }
 
     /// Answers one request of this process, as the listener would. A `Host` header may be left out.

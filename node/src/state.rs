@@ -15,7 +15,7 @@ use crate::{
     gc::Collector,
     guard::Guards,
     health::Probe,
-    http::{Admission, Pages},
+    http::Admission,
     identity::NodeIdentity,
     metrics::Metrics,
     pointers,
@@ -24,6 +24,7 @@ use crate::{
     signup::UserCount,
     store::Store,
     usage::Usage,
+    web::Pages,
     workers::Workers,
     writers::Writers,
 };

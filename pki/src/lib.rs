@@ -39,6 +39,7 @@ mod list;
 pub mod owned;
 pub mod pointer;
 pub mod proof_of_work;
+pub mod published;
 pub mod signed;
 pub mod username;
 pub mod wire;

@@ -27,6 +27,7 @@
 mod diff;
 mod edit;
 mod entries;
+mod inline;
 mod key_hash;
 mod lookup;
 mod merge;

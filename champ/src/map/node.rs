@@ -165,7 +165,8 @@ impl ChampNode {
         }
     }
 
-    fn from_list(value: Value) -> Result<Self, NodeError> {
+    /// Reads the list form, as it also stands inside other records (Spec: 04 §7).
+    pub(super) fn from_list(value: Value) -> Result<Self, NodeError> {
         let mut elements = value.into_list("champ node")?.into_iter();
         let mut element = |field| elements.next().ok_or(RecordError::Missing(field));
         let data = bitmap(element("dataMap")?.into_bytes("dataMap")?)?;

@@ -165,15 +165,7 @@ impl Child {
         if let Some(cid) = self.cid() {
             return Ok(cid.clone());
         }
-        let node = self.node.get_mut().ok_or(ChampError::Unfinished)?;
-        let unwritten = |child: &Self| child.cid().is_none();
-        if node.children().any(unwritten) {
-            for slot in &mut Arc::make_mut(node).slots {
-                if let Slot::Child(child) = slot {
-                    child.finish(false, out)?;
-                }
-            }
-        }
+        let node = self.finish_children(out)?;
         let block = Block::cbor(node.encode(is_root)?)?;
         let cid = block.cid().clone();
         // A change that was taken back needs no block.
@@ -183,6 +175,23 @@ impl Child {
         self.stored = Some(cid.clone());
         self.changed = false;
         Ok(cid)
+    }
+
+    /// Writes changed nodes below this one.
+    pub(super) fn finish_children(
+        &mut self,
+        out: &mut Vec<Block>,
+    ) -> Result<&ChampNode, ChampError> {
+        let node = self.node.get_mut().ok_or(ChampError::Unfinished)?;
+        let unwritten = |child: &Self| child.cid().is_none();
+        if node.children().any(unwritten) {
+            for slot in &mut Arc::make_mut(node).slots {
+                if let Slot::Child(child) = slot {
+                    child.finish(false, out)?;
+                }
+            }
+        }
+        Ok(node)
     }
 
     /// Drops nodes that can be read again.
@@ -228,7 +237,7 @@ impl Champ {
         Self::with_root(Child::at(root))
     }
 
-    const fn with_root(root: Child) -> Self {
+    pub(super) const fn with_root(root: Child) -> Self {
         Self {
             hash: KeyHash::Identity,
             root,

@@ -23,13 +23,13 @@ pub use operator::{
     OperatorOptions, QuotaArgs, QuotaCommand, QuotaDefaultArgs, QuotaSetArgs, QuotaShowArgs,
     UserArgs, UsersArgs, UsersCommand, UsersListArgs,
 };
-pub use serve::{LogFormat, ServeArgs};
+pub use serve::{LogFormat, ServeArgs, WebHashArgs};
 pub use upkeep::{BackupArgs, CheckArgs, RepairArgs, RestoreArgs, ScrubArgs};
 
 use account::{LOGIN_EXAMPLES, PASSWD_EXAMPLES, SIGNUP_EXAMPLES};
 use files::{CAT_EXAMPLES, GET_EXAMPLES, LS_EXAMPLES, MV_EXAMPLES, PUT_EXAMPLES, RM_EXAMPLES};
 use operator::{QUOTA_EXAMPLES, USERS_EXAMPLES};
-use serve::SERVE_EXAMPLES;
+use serve::{SERVE_EXAMPLES, WEB_HASH_EXAMPLES};
 use upkeep::{BACKUP_EXAMPLES, CHECK_EXAMPLES, REPAIR_EXAMPLES, RESTORE_EXAMPLES};
 
 /// Your files on your own machine, encrypted before they leave your hands.
@@ -125,6 +125,9 @@ pub enum Command {
     /// Make a data folder from a backup.
     #[command(after_help = RESTORE_EXAMPLES)]
     Restore(RestoreArgs),
+    /// Print the hash of a web application's files, to compare with what a node serves.
+    #[command(after_help = WEB_HASH_EXAMPLES)]
+    WebHash(WebHashArgs),
 }
 
 /// Headings of the front page and what stands below them; a command that is named nowhere is the operator's.

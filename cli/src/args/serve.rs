@@ -30,6 +30,12 @@ pub struct ServeArgs {
     )]
     pub public_host: Option<String>,
 
+    /// Folder of a web application to serve to browsers.
+    ///
+    /// Its files are indexed and hashed at start; what changes later is not served before a restart.
+    #[arg(long, env = "KASTRO_WEB", hide_env_values = true, value_name = "DIR")]
+    pub web: Option<PathBuf>,
+
     /// Space each new account gets, for example 500M or 2T.
     #[arg(long, env = "KASTRO_QUOTA", hide_env_values = true, value_name = "SIZE", value_parser = super::parse_size)]
     pub quota: Option<u64>,
@@ -55,6 +61,18 @@ pub struct ServeArgs {
     pub log_format: LogFormat,
 }
 
+/// Options of `web-hash`.
+#[derive(Debug, Args)]
+pub struct WebHashArgs {
+    /// Folder of the web application.
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+
+    /// Print the hash of each file instead.
+    #[arg(long)]
+    pub files: bool,
+}
+
 /// Form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -69,6 +87,16 @@ Examples:
   kastro serve                                     everything under ~/.kastro, on 127.0.0.1:8000
   kastro serve --data /srv/kastro --listen 0.0.0.0:8000
   kastro serve --public-host files.example.org     behind a reverse proxy that ends TLS
+  kastro serve --web webroot                       with a web application for browsers
 
 Ctrl-C (or SIGTERM) finishes the requests under way and stops. Killing it is safe too:
 whatever was acknowledged is on the disk.";
+
+pub(super) const WEB_HASH_EXAMPLES: &str = "\
+Examples:
+  kastro web-hash webroot
+  kastro web-hash --files webroot > manifest       one line per file, as sha256sum prints it
+
+The hash is that of the manifest. Without this program:
+  cd webroot
+  find . -type f -printf '%P\\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum";

@@ -20,3 +20,4 @@ pub mod stat;
 pub mod tally;
 pub(crate) mod upload_folder;
 pub mod users;
+pub mod web_hash;

@@ -41,6 +41,7 @@ pub async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure> {
     config.data = Some(data.clone());
     config.listen = resolve(&args.listen)?;
     config.public_host.clone_from(&args.public_host);
+    config.web.clone_from(&args.web);
     config.is_public = args.public_host.is_some();
     if let Some(quota) = args.quota {
         config.default_quota_bytes = quota;
@@ -189,9 +190,11 @@ fn announce(
     output: Output,
 ) -> Result<(), Failure> {
     let url = format!("http://{}", reachable(address));
+    let web = node.web_root().map(|root| champ::text::to_hex(root.hash()));
     if output.json {
         return output.json(&serde_json::json!({
             "url": url, "address": address.to_string(), "data": data, "id": node.id().to_string(),
+            "web": web,
         }));
     }
     let server = if address.port() == DEFAULT_PORT && address.ip().is_loopback() {
@@ -201,11 +204,12 @@ fn announce(
     };
     output.line(&format!(
         "Kastro {} is running; Ctrl-C stops it.\n\
-         \n  browser   {}\n  client    kastro signup NAME{server}\n  data      {} ({} for each account)\n",
+         \n  browser   {}\n  client    kastro signup NAME{server}\n  data      {} ({} for each account)\n{}",
         env!("CARGO_PKG_VERSION"),
         url.replace("127.0.0.1", "localhost"),
         data.display(),
         human::size(quota_bytes),
+        web.map_or_else(String::new, |hash| format!("  web       sha256 {hash}\n")),
     ))
 }
 

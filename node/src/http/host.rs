@@ -4,9 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use champ::Cid;
 
-use crate::webauthn::{InvalidHost, RelyingParty};
+use crate::{
+    web::{Label, Site},
+    webauthn::{InvalidHost, RelyingParty},
+};
 
-/// Which requests a listener answers at all.
+/// Which requests a listener answers at all, and as what.
 #[derive(Debug, Clone)]
 pub(crate) struct Hosts {
     /// Host name and port as browsers send them.
@@ -16,22 +19,26 @@ pub(crate) struct Hosts {
     port: u16,
     any_ipv4: bool,
     any_ipv6: bool,
+    /// The site is reached over TLS, whoever ends it.
+    is_secure: bool,
+    /// This listener ends TLS itself.
+    ends_tls: bool,
     relying_party: RelyingParty,
 }
 
 /// What a `Host` header reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Reach {
     /// The API and the pages.
     Main,
-    /// Sandbox pages only.
-    Sandbox,
+    /// The pages of one sandbox only.
+    Sandbox(Label),
     /// Nothing.
     Nothing,
 }
 
 impl Hosts {
-    /// Derives the accepted hosts of a listener.
+    /// Derives the accepted hosts of a plain listener of a node that is not public.
     ///
     /// # Errors
     /// [`InvalidHost`] for a public host that is not a name or address with an optional port.
@@ -65,8 +72,32 @@ impl Hosts {
             port,
             any_ipv4: listen.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             any_ipv6: listen.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            is_secure: false,
+            ends_tls: false,
             relying_party: RelyingParty::new(public_host, port)?,
         })
+    }
+
+    /// Makes it the listener of a public node: browsers come over TLS, which ends here or in front of it.
+    pub(crate) const fn public(mut self, is_public: bool) -> Self {
+        self.is_secure |= is_public;
+        self
+    }
+
+    /// Makes it a listener that ends TLS: every answer then tells browsers to stay with TLS.
+    #[cfg_attr(
+        not(test),
+        allow(dead_code, reason = "the plain listener is the only one so far")
+    )]
+    pub(crate) const fn ending_tls(mut self) -> Self {
+        self.is_secure = true;
+        self.ends_tls = true;
+        self
+    }
+
+    /// Returns true when TLS ends at this listener.
+    pub(crate) const fn ends_tls(&self) -> bool {
+        self.ends_tls
     }
 
     /// Returns what this node is to security keys.
@@ -77,6 +108,14 @@ impl Hosts {
     /// Returns the host name and port that links of this node carry.
     pub(crate) fn site(&self) -> &str {
         &self.site
+    }
+
+    /// Returns the parts of the site's origin (Spec: 13 §1).
+    pub(crate) fn origin(&self) -> Site<'_> {
+        Site {
+            scheme: if self.is_secure { "https:" } else { "http:" },
+            host: &self.site,
+        }
     }
 
     /// Decides what `host` reaches; the comparison of main hosts is exact and case sensitive.
@@ -97,25 +136,21 @@ impl Hosts {
                 return Reach::Main;
             }
         }
-        if self.is_sandbox(host) {
-            return Reach::Sandbox;
-        }
-        Reach::Nothing
+        self.sandbox(host).map_or(Reach::Nothing, Reach::Sandbox)
     }
 
-    /// One label of `a-z 0-9 -`, a dot, then the site host, ASCII case-insensitively.
-    fn is_sandbox(&self, host: &str) -> bool {
+    /// Returns the label of a sandbox: one label, a dot, then the site host, ASCII case-insensitively.
+    fn sandbox(&self, host: &str) -> Option<Label> {
+        // No name is below an address.
+        if self.site.parse::<SocketAddr>().is_ok() || self.site.parse::<IpAddr>().is_ok() {
+            return None;
+        }
         let lower = host.to_ascii_lowercase();
-        let Some(label) = lower
+        lower
             .strip_suffix(&self.site.to_ascii_lowercase())
-            .and_then(|rest| rest.strip_suffix('.'))
-        else {
-            return false;
-        };
-        (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+            .and_then(|rest| rest.strip_suffix('.'))?
+            .parse()
+            .ok()
     }
 }
 
@@ -125,6 +160,10 @@ mod tests {
 
     fn local() -> Hosts {
         Hosts::new("127.0.0.1:9700".parse().unwrap(), None, &[]).unwrap()
+    }
+
+    fn sandbox(label: &str) -> Reach {
+        Reach::Sandbox(label.parse().unwrap())
     }
 
     #[test]
@@ -147,7 +186,7 @@ mod tests {
         ] {
             assert_eq!(hosts.reach(bad), Reach::Nothing, "{bad}");
         }
-        assert_eq!(hosts.reach("foo.localhost:9700"), Reach::Sandbox);
+        assert_eq!(hosts.reach("foo.localhost:9700"), sandbox("foo"));
     }
 
     #[test]
@@ -159,10 +198,18 @@ mod tests {
             "evilexample.org",
             "example.org.evil.org",
             "x.example.org:81",
+            "example.org.",
+            "EXAMPLE.ORG",
+            ".example.org",
+            "a.b.example.org",
+            "a_b.example.org",
+            "a/b.example.org",
+            "a;b.example.org",
+            "\u{e4}.example.org",
         ] {
             assert_eq!(hosts.reach(bad), Reach::Nothing, "{bad}");
         }
-        assert_eq!(hosts.reach("X.example.org"), Reach::Sandbox);
+        assert_eq!(hosts.reach("X.EXAMPLE.org"), sandbox("x"));
     }
 
     #[test]
@@ -171,6 +218,30 @@ mod tests {
         assert_eq!(hosts.reach("192.168.1.2:8000"), Reach::Main);
         assert_eq!(hosts.reach("192.168.1.2:8001"), Reach::Nothing);
         assert_eq!(hosts.reach("[::1]:8000"), Reach::Main);
+        assert_eq!(hosts.reach("x.192.168.1.2:8000"), Reach::Nothing);
+        assert_eq!(hosts.reach("x.localhost:8000"), sandbox("x"));
+        let hosts = Hosts::new("[::]:8000".parse().unwrap(), None, &[]).unwrap();
+        assert_eq!(hosts.reach("[fe80::1]:8000"), Reach::Main);
+        assert_eq!(hosts.reach("[fe80::1]:8001"), Reach::Nothing);
+    }
+
+    #[test]
+    fn nothing_is_below_an_address() {
+        for listen in ["192.168.1.2:8000", "[fe80::1]:8000"] {
+            let hosts = Hosts::new(listen.parse().unwrap(), None, &[]).unwrap();
+            assert_eq!(hosts.reach(listen), Reach::Main);
+            assert_eq!(hosts.reach(&format!("x.{listen}")), Reach::Nothing);
+        }
+    }
+
+    #[test]
+    fn the_scheme_tells_who_ends_tls() {
+        let hosts = || Hosts::new("127.0.0.1:8000".parse().unwrap(), Some("a.org"), &[]).unwrap();
+        assert_eq!(hosts().origin().scheme, "http:");
+        assert_eq!(hosts().public(true).origin().scheme, "https:");
+        assert!(!hosts().public(true).ends_tls());
+        assert_eq!(hosts().ending_tls().origin().scheme, "https:");
+        assert!(hosts().ending_tls().ends_tls());
     }
 
     #[test]
@@ -187,5 +258,40 @@ mod tests {
         assert_eq!(hosts.reach(bare), Reach::Main);
         assert_eq!(hosts.reach(&id.to_string()[1..]), Reach::Main);
         assert_eq!(hosts.reach(&id.to_string()), Reach::Nothing);
+    }
+
+    /// Every `host_match` case of the recorded ones.
+    #[test]
+    fn web_2_recorded_hosts_are_told_apart() {
+        let json: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/vectors/gateway.json")).unwrap();
+        let mut compared = 0;
+        for case in json["cases"].as_array().unwrap() {
+            if case["kind"] != "host_match" {
+                continue;
+            }
+            let (scheme, site) = case["site"].as_str().unwrap().split_once("://").unwrap();
+            let listen = site.parse().unwrap_or("127.0.0.1:8000".parse().unwrap());
+            let public = (scheme == "https").then_some(site);
+            let hosts = Hosts::new(listen, public, &[]).unwrap();
+            let host = case["request_host"].as_str().unwrap();
+            let reach = hosts.reach(host);
+            if case["conform"] == false {
+                // The recorded behavior takes addresses for sandboxes.
+                assert!(!matches!(reach, Reach::Sandbox(_)), "{case}");
+                let is_address = host.parse::<SocketAddr>().is_ok();
+                assert_eq!(reach == Reach::Main, is_address, "{case}");
+            } else if case["is_subdomain"] == true {
+                assert_eq!(
+                    reach,
+                    sandbox(case["subdomain"].as_str().unwrap()),
+                    "{case}"
+                );
+            } else {
+                assert!(!matches!(reach, Reach::Sandbox(_)), "{case}");
+            }
+            compared += 1;
+        }
+        assert_eq!(compared, 36);
     }
 }

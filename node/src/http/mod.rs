@@ -12,7 +12,6 @@ mod framing;
 mod head;
 mod host;
 pub(crate) mod multipart;
-mod pages;
 mod query;
 mod reply;
 mod screen;
@@ -34,7 +33,6 @@ pub(crate) use admission::Admission;
 pub(crate) use body::RequestBody;
 pub use forwarded::{Network, NotANetwork};
 pub(crate) use host::{Hosts, Reach};
-pub(crate) use pages::Pages;
 pub(crate) use query::Query;
 pub(crate) use reply::Reply;
 pub(crate) use serve::serve;
@@ -44,6 +42,7 @@ use crate::{
     error::Refusal,
     metrics::{Class, Observation},
     state::State,
+    web::{PUBLIC_FILES, Place, public_files},
     webauthn::RelyingParty,
 };
 
@@ -106,8 +105,14 @@ pub(crate) async fn answer(
         Err(_) => refuse(state, Refusal::internal("a handler panicked")),
     };
     finish(&mut response);
+    if hosts.ends_tls() {
+        response.headers_mut().insert(
+            header::STRICT_TRANSPORT_SECURITY,
+            HeaderValue::from_static("max-age=31536000"),
+        );
+    }
     let time = started.elapsed();
-    let is_refused = !response.status().is_success();
+    let is_refused = response.status().is_client_error() || response.status().is_server_error();
     // Who waits for permission to send has sent nothing yet, and reading would grant it.
     let waits = is_refused && parts.headers.contains_key(header::EXPECT);
     if !body.is_done() && !waits {
@@ -140,12 +145,14 @@ fn refuse(state: &State, refusal: Refusal) -> Response<Full<Bytes>> {
 
 /// Adds the headers that every answer has, refusals included.
 pub(crate) fn finish<B>(response: &mut Response<B>) {
+    let is_success = response.status().is_success();
     let headers = response.headers_mut();
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
-    if !headers.contains_key(header::CACHE_CONTROL) && !headers.contains_key(header::ETAG) {
+    // Successes say for themselves how long they are good for.
+    if !is_success && !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
 }
@@ -157,19 +164,29 @@ async fn route(
     body: &mut RequestBody,
     origin: Origin,
 ) -> Result<Response<Full<Bytes>>, Refusal> {
+    let site = hosts.origin();
     let reach = reach(hosts, &parts.headers, &parts.uri, origin);
+    let place = match &reach {
+        Reach::Sandbox(label) => Place::Sandbox(label),
+        Reach::Main | Reach::Nothing => Place::Main,
+    };
+    let nothing = || Ok(state.pages.refuse(Refusal::NotFound, site, place));
     if reach == Reach::Nothing || parts.uri.path().len() > MAX_PATH_BYTES {
-        return Err(Refusal::NotFound);
+        return nothing();
     }
-    let path = percent_decode(parts.uri.path()).ok_or(Refusal::NotFound)?;
+    let Some(path) = percent_decode(parts.uri.path()) else {
+        return nothing();
+    };
     let target = CallName::at_path(&path);
     if target == Target::Other {
-        return state
-            .pages
-            .answer(parts, &path, hosts, reach, state.config.is_public);
+        return match path.strip_prefix(PUBLIC_FILES) {
+            Some(_) if place != Place::Main => nothing(),
+            Some(wanted) => public_files::answer(state, parts, wanted, origin).await,
+            None => Ok(state.pages.answer(parts, &path, site, place).await),
+        };
     }
-    if reach != Reach::Main {
-        return Err(Refusal::NotFound);
+    if place != Place::Main {
+        return nothing();
     }
     let (what, rest) = match target {
         Target::Call(what, rest) => (what, rest),

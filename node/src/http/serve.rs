@@ -54,7 +54,9 @@ pub(crate) async fn serve(
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
     let public_host = state.config.public_host.as_deref();
-    let hosts = Hosts::new(address, public_host, state.identity.all()).map_err(io::Error::other)?;
+    let hosts = Hosts::new(address, public_host, state.identity.all())
+        .map_err(io::Error::other)?
+        .public(state.config.is_public);
     let limits = state.config.limits;
     let (stop, stopping) = watch::channel(false);
     let door = Arc::new(Door {
