@@ -13,6 +13,7 @@ mod help;
 mod operator;
 mod secrecy;
 mod upkeep;
+mod web;
 
 use std::path::{Path, PathBuf};
 
