@@ -26,7 +26,7 @@ use crate::{
     args::{Cli, Command},
     commands::{
         backup, cat, check, get, login, ls, mkdir, mv, passwd, put, quota, rm, scrub, serve,
-        signup, space, stat, users, web_hash,
+        signup, space, stat, users, web_hash, write,
     },
     exit::{Class, Failure},
     output::Output,
@@ -106,6 +106,8 @@ async fn client_command(command: &Command, output: Output) -> Result<(), Failure
         Command::Cat(args) => Box::pin(cat::run(args, output)).await,
         Command::Get(args) => Box::pin(get::run(args, output)).await,
         Command::Put(args) => Box::pin(put::run(args, output)).await,
+        Command::Write(args) => Box::pin(write::run(args, output)).await,
+        Command::Truncate(args) => Box::pin(write::truncate(args, output)).await,
         Command::Mkdir(args) => Box::pin(mkdir::run(args, output)).await,
         Command::Mv(args) => Box::pin(mv::run(args, output)).await,
         Command::Cp(args) => Box::pin(mv::copy(args, output)).await,

@@ -231,3 +231,42 @@ fn a_data_folder_works_without_a_node() {
         .with("KASTRO_PASSWORD", "a password");
     assert_eq!(remote.ok(&["cat", "a"]), "content");
 }
+
+#[test]
+fn a_file_is_changed_in_place() {
+    let world = World::new();
+    let person = world.signed_up("alice", "laptop");
+    let home = world.path("laptop");
+    let mut expected = vec![7; 6 << 20];
+    write(&home.join("disk"), &expected);
+    person.ok(&["put", "disk", "/alice/"]);
+    let file = "/alice/disk";
+    let change = |arguments: &[&str], input: &[u8]| {
+        let finished = person.run_with_input(arguments, input);
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    };
+    change(&["write", "--offset", "3", file], b"abc");
+    expected[3..6].copy_from_slice(b"abc");
+    change(&["write", "--append", file], b"the end");
+    expected.extend_from_slice(b"the end");
+    let end = expected.len();
+    change(&["write", "--offset", &(end + 4).to_string(), file], b"!");
+    expected.extend_from_slice(b"\0\0\0\0!");
+    change(&["write", "-a", file, "-"], b"");
+    let copy = home.join("copy");
+    person.ok(&["get", file, text(&copy)]);
+    assert!(std::fs::read(&copy).unwrap() == expected);
+    // From a file of more than one step.
+    let large = vec![9; (10 << 20) + 1];
+    write(&home.join("large"), &large);
+    person.ok(&["truncate", "--size", "1K", file]);
+    person.ok(&["write", "--append", file, "large"]);
+    expected.truncate(1024);
+    expected.extend_from_slice(&large);
+    person.ok(&["get", "--force", file, text(&copy)]);
+    assert!(std::fs::read(&copy).unwrap() == expected);
+    person.fails(2, &["write", file]);
+    person.fails(2, &["write", "--append", "--offset", "1", file]);
+    person.fails(7, &["truncate", "--size", "0", "/alice/nothing"]);
+    person.fails(8, &["truncate", "--size", "0", "/alice"]);
+}

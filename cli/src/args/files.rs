@@ -108,6 +108,47 @@ pub enum LinkRule {
     Skip,
 }
 
+/// Options of `write`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("where").required(true).args(["append", "offset"]))]
+pub struct WriteArgs {
+    /// The file to change.
+    #[arg(value_name = "FILE")]
+    pub path: RemotePath,
+
+    /// Local file with the new bytes; `-` reads standard input.
+    #[arg(value_name = "LOCAL", default_value = "-")]
+    pub source: PathBuf,
+
+    /// Write at the end.
+    #[arg(short, long)]
+    pub append: bool,
+
+    /// Write from this byte on, over what is there; a gap behind the end is filled with zeros.
+    #[arg(long, value_name = "BYTES")]
+    pub offset: Option<u64>,
+
+    /// How to reach the node.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// Options of `truncate`.
+#[derive(Debug, Args)]
+pub struct TruncateArgs {
+    /// The files.
+    #[arg(value_name = "FILE", required = true)]
+    pub paths: Vec<RemotePath>,
+
+    /// The new size; a file that is shorter is filled up with zeros.
+    #[arg(short, long, value_name = "SIZE", value_parser = super::parse_size)]
+    pub size: u64,
+
+    /// How to reach the node.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
 /// Options of `mkdir`.
 #[derive(Debug, Args)]
 pub struct MkdirArgs {
@@ -225,6 +266,14 @@ Examples:
 Files already there with the same size and time are skipped, so an interrupted upload goes on
 when the command is run again. A remote file that differs is left alone unless --force is
 given. Files that cannot be read are reported and the rest goes on; the exit code then is 3.";
+
+pub(super) const WRITE_EXAMPLES: &str = "\
+Examples:
+  date | kastro write --append /alice/log.txt
+  kastro write --offset 1048576 /alice/disk.img block.bin
+
+Only the chunks of 5 MiB that are concerned are transferred. Up to 10 MiB are written in one
+step, whole or not at all.";
 
 pub(super) const MV_EXAMPLES: &str = "\
 Examples:

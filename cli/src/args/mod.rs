@@ -18,6 +18,7 @@ pub use account::{LoginArgs, LogoutArgs, PasswdArgs, SignupArgs, SpaceArgs};
 pub use connection::Connection;
 pub use files::{
     CatArgs, CpArgs, GetArgs, LinkRule, LsArgs, MkdirArgs, MvArgs, PutArgs, RmArgs, StatArgs,
+    TruncateArgs, WriteArgs,
 };
 pub use operator::{
     OperatorOptions, QuotaArgs, QuotaCommand, QuotaDefaultArgs, QuotaSetArgs, QuotaShowArgs,
@@ -27,7 +28,9 @@ pub use serve::{LogFormat, ServeArgs, WebHashArgs};
 pub use upkeep::{BackupArgs, CheckArgs, RepairArgs, RestoreArgs, ScrubArgs};
 
 use account::{LOGIN_EXAMPLES, PASSWD_EXAMPLES, SIGNUP_EXAMPLES};
-use files::{CAT_EXAMPLES, GET_EXAMPLES, LS_EXAMPLES, MV_EXAMPLES, PUT_EXAMPLES, RM_EXAMPLES};
+use files::{
+    CAT_EXAMPLES, GET_EXAMPLES, LS_EXAMPLES, MV_EXAMPLES, PUT_EXAMPLES, RM_EXAMPLES, WRITE_EXAMPLES,
+};
 use operator::{QUOTA_EXAMPLES, USERS_EXAMPLES};
 use serve::{SERVE_EXAMPLES, WEB_HASH_EXAMPLES};
 use upkeep::{BACKUP_EXAMPLES, CHECK_EXAMPLES, REPAIR_EXAMPLES, RESTORE_EXAMPLES};
@@ -78,6 +81,11 @@ pub enum Command {
     /// Upload files and folders.
     #[command(after_help = PUT_EXAMPLES, override_usage = "kastro put [OPTIONS] <LOCAL>... <REMOTE>")]
     Put(PutArgs),
+    /// Change a part of a file, or add to its end.
+    #[command(after_help = WRITE_EXAMPLES)]
+    Write(WriteArgs),
+    /// Cut a file, or fill it up with zeros, to a size.
+    Truncate(TruncateArgs),
     /// Create folders.
     Mkdir(MkdirArgs),
     /// Move or rename.
@@ -134,7 +142,9 @@ pub enum Command {
 const GROUPS: [(&str, &[&str]); 3] = [
     (
         "Files",
-        &["ls", "cat", "get", "put", "mkdir", "mv", "cp", "rm", "stat"],
+        &[
+            "ls", "cat", "get", "put", "write", "truncate", "mkdir", "mv", "cp", "rm", "stat",
+        ],
     ),
     ("Account", &["signup", "login", "logout", "passwd", "space"]),
     ("Operator (of a node on this machine)", &["serve"]),

@@ -21,3 +21,4 @@ pub mod tally;
 pub(crate) mod upload_folder;
 pub mod users;
 pub mod web_hash;
+pub mod write;

@@ -372,7 +372,7 @@ fn own_name(source: &Path) -> Result<Option<String>, Failure> {
         })
 }
 
-fn is_stdin(path: &Path) -> bool {
+pub(super) fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
