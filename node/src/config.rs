@@ -9,9 +9,20 @@ use crate::{
     check::ScrubOptions,
     clock::{Clock, SystemClock},
     gc::CollectionConfig,
-    store::FreeFloor,
+    store::{FreeFloor, s3::S3Options},
     web::PageSettings,
 };
+
+/// Where the bytes of blocks are kept.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub enum BlockPlace {
+    /// Where the metadata is: in the data folder.
+    #[default]
+    WithMetadata,
+    /// In a bucket; `docs/s3.md`.
+    S3(Box<S3Options>),
+}
 
 /// Settings of a node.
 #[derive(Debug, Clone)]
@@ -55,6 +66,8 @@ pub struct Config {
     pub scrub: ScrubOptions,
     /// How garbage is collected.
     pub collection: CollectionConfig,
+    /// Where the bytes of blocks are kept.
+    pub blocks: BlockPlace,
     /// Limits of the listeners.
     pub limits: Limits,
     /// Reverse proxies in front of this node: only what comes from them is asked for `X-Forwarded-For` or
@@ -70,6 +83,11 @@ impl Config {
     /// Returns the folder of the store inside the data folder.
     pub fn store_folder(&self) -> Option<PathBuf> {
         self.data.as_ref().map(|folder| folder.join("store"))
+    }
+
+    /// Returns the folder of the read cache inside the data folder.
+    pub fn cache_folder(&self) -> Option<PathBuf> {
+        self.data.as_ref().map(|folder| folder.join("cache"))
     }
 }
 
@@ -143,6 +161,7 @@ impl Default for Config {
             free_floor: FreeFloor::Default,
             scrub: ScrubOptions::default(),
             collection: CollectionConfig::default(),
+            blocks: BlockPlace::default(),
             limits: Limits::default(),
             trusted_proxies: Vec::new(),
             clock: Arc::new(SystemClock),

@@ -100,6 +100,8 @@ pub(crate) struct Guards {
     pub(crate) transactions: Counter<IpAddr>,
     /// Links to published files per source address: each reads blocks of an owner whom the caller chose.
     pub(crate) public_files: Counter<IpAddr>,
+    /// Permits to read blocks from the object store per user.
+    pub(crate) direct_reads: Counter<String>,
 }
 
 /// Failures of one user that are answered at once.
@@ -118,6 +120,7 @@ impl Default for Guards {
             link_misses: Counter::new(10, 1),
             transactions: Counter::new(10_000, 60),
             public_files: Counter::new(120, 60),
+            direct_reads: Counter::new(100_000, 60),
         }
     }
 }

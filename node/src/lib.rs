@@ -55,7 +55,7 @@ mod state;
 mod usage;
 mod writers;
 
-pub use config::{Config, Limits};
+pub use config::{BlockPlace, Config, Limits};
 pub use error::Refusal;
 pub use node::{Node, OpenError};
 pub use second_factors::FactorKeyError;

@@ -16,7 +16,7 @@ use crate::{
     backup::{self, RESTORING_FILE},
     challenges::Challenges,
     check::{Scrub, start_scrub},
-    config::Config,
+    config::{BlockPlace, Config},
     directory::Directory,
     error::Refusal,
     gc::{self, CollectError, CollectOptions, Collector, Progress, Report},
@@ -31,7 +31,10 @@ use crate::{
     second_factors::{self, FactorKey, FactorKeyError},
     signup::{UserCount, token_key},
     state::{State, StoreHandle},
-    store::{Batch, DiskOptions, DiskStore, MemoryStore, Store, StoreError, tables},
+    store::{
+        Batch, Clock as StoreClock, DiskOptions, DiskStore, MemoryStore, MetaEngine, Store,
+        StoreError, s3::S3Blocks, tables,
+    },
     usage::{self, Usage},
     web::{Pages, RootError, WebRoot},
     webauthn::InvalidHost,
@@ -99,7 +102,7 @@ impl Node {
     /// # Errors
     /// [`OpenError`].
     pub async fn open(config: Config) -> Result<Self, OpenError> {
-        let store = open_store(&config)?;
+        let store = with_blocks(&config, open_store(&config)?).await?;
         Self::with_store(config, store).await
     }
 
@@ -286,6 +289,22 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
     let mut options = DiskOptions::new(config.store_folder().unwrap_or_else(|| folder.clone()));
     options.free_floor = config.free_floor;
     Ok(Arc::new(DiskStore::open(options)?))
+}
+
+/// Puts the blocks where the settings want them.
+async fn with_blocks(config: &Config, store: Arc<dyn Store>) -> Result<Arc<dyn Store>, OpenError> {
+    let BlockPlace::S3(options) = &config.blocks else {
+        return Ok(store);
+    };
+    let of_node = Arc::clone(&config.clock);
+    let clock: StoreClock = Arc::new(move || {
+        let millis = u64::try_from(of_node.now_millis()).unwrap_or(0);
+        std::time::UNIX_EPOCH + Duration::from_millis(millis)
+    });
+    let meta: Arc<dyn MetaEngine> = store;
+    let blocks =
+        S3Blocks::open(options, meta.as_ref(), config.cache_folder(), clock.clone()).await?;
+    Ok(Arc::new(blocks.with_metadata(meta, clock)))
 }
 
 /// Makes the data folder readable by its owner only: second factor keys are in it.

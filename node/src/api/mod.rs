@@ -3,6 +3,7 @@
 mod admin;
 mod bats;
 mod core;
+mod direct;
 mod links;
 mod login;
 mod messages;
@@ -28,9 +29,9 @@ pub(crate) async fn answer(call: &Call<'_>, body: &mut RequestBody) -> Result<Re
         Name::Id => Ok(storage::id(call)),
         Name::Ids => Ok(storage::ids(call)),
         Name::LinkHost => storage::link_host(call).await,
-        Name::BlockstoreProps => Ok(storage::properties()),
-        Name::BlockstoreAuth => storage::direct_write(call, body).await,
-        Name::BlockstoreAuthReads => storage::direct_read(call, body).await,
+        Name::BlockstoreProps => Ok(direct::properties(call)),
+        Name::BlockstoreAuth => direct::write(call, body).await,
+        Name::BlockstoreAuthReads => direct::reads(call, body).await,
         Name::TransactionStart => storage::start_transaction(call).await,
         Name::TransactionClose => storage::close_transaction(call).await,
         Name::BlockPutBulk => storage::put_bulk(call, body).await,

@@ -13,9 +13,7 @@ use pki::{
         Body as _,
         block_group::{BlockFormat, BlockGroup},
         champ_lookup::{ChampCaps, ChampLookupReply},
-        direct_store::{BlockStoreProperties, ReadAuthRequest, WriteAuthRequest},
         put_reply::PutReply,
-        refusal,
     },
 };
 
@@ -43,11 +41,6 @@ pub(super) fn ids(call: &Call<'_>) -> Reply {
     Reply::json(format!("{{\"IDS\":[{}]}}", quoted_ids(call)))
 }
 
-/// A node that keeps its blocks itself offers no direct access.
-pub(super) fn properties() -> Reply {
-    Reply::record(&BlockStoreProperties::default())
-}
-
 fn quoted_ids(call: &Call<'_>) -> String {
     let ids: Vec<_> = call
         .state
@@ -72,22 +65,6 @@ pub(super) fn identity_record(call: &Call<'_>) -> Result<Reply, Refusal> {
         .ok_or(Refusal::MissingParameter("arg"))?;
     Cid::parse_peer_id(text).map_err(|_| Refusal::malformed("Invalid server id"))?;
     Err(Refusal::Unimplemented("Unimplemented!"))
-}
-
-pub(super) async fn direct_write(
-    call: &Call<'_>,
-    body: &mut RequestBody,
-) -> Result<Reply, Refusal> {
-    // Read first, so that malformed requests get the same answers on every kind of node.
-    read::<WriteAuthRequest>(body).await?;
-    call.query.owner()?;
-    Err(Refusal::Unimplemented(refusal::text::UNIMPLEMENTED))
-}
-
-pub(super) async fn direct_read(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
-    read::<ReadAuthRequest>(body).await?;
-    call.query.owner()?;
-    Err(Refusal::Unimplemented(refusal::text::UNIMPLEMENTED))
 }
 
 /// Opening a transaction stores nothing: a put under an id is what protects blocks.

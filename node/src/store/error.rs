@@ -84,6 +84,24 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The object store that keeps the blocks failed, after all attempts.
+    #[error("the object store failed to {operation}")]
+    Objects {
+        /// What was tried: a verb, as in "read a block".
+        operation: &'static str,
+        /// What it said.
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The object store cannot be used with these settings.
+    #[error("the object store cannot be used: {reason}")]
+    Unusable {
+        /// What is wrong and what to do about it.
+        reason: String,
+    },
+    /// Others change the same blocks all the time, or are deleting them; the same call may succeed a little later.
+    #[error("the same blocks are being changed by somebody else; try again")]
+    Contended,
     /// The caller broke a rule of the interface; a defect of the node, not of its peer.
     #[error("misuse of the store: {0}")]
     Misuse(Misuse),
@@ -178,6 +196,23 @@ mod tests {
                 "the connection to the database server broke during a write".to_owned(),
             ),
             (StoreError::Busy, "the database is too busy".to_owned()),
+            (
+                StoreError::Objects {
+                    operation: "read a block",
+                    source: source_of("x"),
+                },
+                "the object store failed to read a block".to_owned(),
+            ),
+            (
+                StoreError::Unusable {
+                    reason: "no".to_owned(),
+                },
+                "the object store cannot be used: no".to_owned(),
+            ),
+            (
+                StoreError::Contended,
+                "the same blocks are being changed by somebody else; try again".to_owned(),
+            ),
             (
                 StoreError::NotDurable,
                 "the database server does not keep what it acknowledges: its fsync setting is off"

@@ -11,8 +11,8 @@ use super::{Misuse, StoreError};
 pub const MAX_KEY_BYTES: usize = 512;
 /// Longest value in bytes: a little more than the longest user snapshot row of Spec: 12 §6.
 pub const MAX_VALUE_BYTES: usize = 8 << 20;
-/// Most conditions and writes in one batch.
-pub const MAX_BATCH_ROWS: usize = 20_000;
+/// Most conditions and writes in one batch: a condition and a write for each block of the largest put, and some.
+pub const MAX_BATCH_ROWS: usize = 20_100;
 /// Most rows one scan returns; longer limits are cut to this.
 pub const MAX_SCAN_ROWS: usize = 10_000;
 
@@ -241,6 +241,22 @@ pub trait MetaStore: Send + Sync {
     /// # Errors
     /// [`StoreError`], never for an absent key.
     async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// Returns the values of several keys, in their order; not necessarily of one moment.
+    ///
+    /// # Errors
+    /// [`StoreError`], never for an absent key.
+    async fn get_many(
+        &self,
+        table: Table,
+        keys: &[Bytes],
+    ) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let mut values = Vec::with_capacity(keys.len());
+        for key in keys {
+            values.push(self.get(table, key).await?);
+        }
+        Ok(values)
+    }
 
     /// Returns rows whose key starts with `prefix`, in ascending byte order of keys, strictly after the key
     /// `after`; at most `limit` and at most [`MAX_SCAN_ROWS`]. Fewer than asked for means the end, except

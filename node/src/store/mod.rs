@@ -8,11 +8,14 @@
 //! Spec: 06 §4, 12 §1, §2, §4.2, 40 §11.
 
 mod block;
+mod direct;
 pub mod disk;
 mod error;
 mod memory;
 mod meta;
 pub mod postgres;
+pub mod s3;
+pub mod split;
 pub mod tables;
 mod upkeep;
 
@@ -20,6 +23,7 @@ pub use block::{
     BlockCounts, BlockInfo, BlockStore, Deleted, Generation, MAX_DELETE_BLOCKS, MAX_LIST_BLOCKS,
     MAX_PUT_BLOCKS, NameError, Partition, TransactionId,
 };
+pub use direct::{AnnouncedBlock, DirectAccess, DirectOffer, SignedRequest};
 pub use disk::{DiskOptions, DiskStore, FreeFloor};
 pub use error::{Misuse, StoreError};
 pub use memory::MemoryStore;
@@ -28,7 +32,6 @@ pub use meta::{
     MetaStore, Table, Write,
 };
 pub use postgres::{PostgresOptions, PostgresStore};
-
 pub use upkeep::{
     Copy, Hold, MAX_QUARANTINE_PAGE, Orphans, Quarantine, Quarantined, Snapshot, Upkeep,
 };
@@ -40,7 +43,7 @@ pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// Everything a node stores.
 #[async_trait::async_trait]
-pub trait Store: BlockStore + MetaStore {
+pub trait Store: BlockStore + MetaStore + MetaEngine {
     /// Finishes all accepted writes and lets go of the data; later calls fail with [`StoreError::Closed`].
     ///
     /// # Errors
@@ -50,5 +53,27 @@ pub trait Store: BlockStore + MetaStore {
     /// Returns the maintenance of a store that keeps its blocks itself.
     fn upkeep(&self) -> Option<&dyn Upkeep> {
         None
+    }
+
+    /// Returns how clients may transfer raw blocks without this node in between; most engines cannot do that.
+    fn direct(&self) -> Option<&dyn DirectAccess> {
+        None
+    }
+}
+
+/// The half of a store that keeps metadata, for engines that are joined with blocks kept elsewhere.
+#[async_trait::async_trait]
+pub trait MetaEngine: MetaStore {
+    /// Finishes all accepted writes and lets go of the data.
+    ///
+    /// # Errors
+    /// As [`Store::close`].
+    async fn close_metadata(&self) -> Result<(), StoreError>;
+}
+
+#[async_trait::async_trait]
+impl<S: Store> MetaEngine for S {
+    async fn close_metadata(&self) -> Result<(), StoreError> {
+        self.close().await
     }
 }

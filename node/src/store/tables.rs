@@ -60,3 +60,10 @@ pub const GC_LINKS: Table = Table::new("gc_links");
 pub const REMOVED_ACCOUNTS: Table = Table::new("removed_accounts");
 /// Pointers that were dropped because their owner deleted the identity: name, zero byte, binary key hash.
 pub const RETIRED_POINTERS: Table = Table::new("retired_pointers");
+/// Blocks whose bytes are kept elsewhere, by partition and CID; the rows of the last three tables are described in
+/// `store::split`.
+pub const BLOCK_INDEX: Table = Table::new("block_index");
+/// What each partition holds, in shards.
+pub const BLOCK_COUNTS: Table = Table::new("block_counts");
+/// Blocks in open transactions.
+pub const BLOCK_TRANSACTIONS: Table = Table::new("block_transactions");

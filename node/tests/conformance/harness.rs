@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::Request;
-use node::{Config, Node, clock::ManualClock};
+use node::{BlockPlace, Config, Node, clock::ManualClock};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -58,6 +58,30 @@ pub(crate) fn config() -> Config {
     }
 }
 
+/// `KASTRO_TEST_BLOCKS=s3` keeps the blocks of every test node in a bucket.
+fn place_blocks(config: &mut Config) {
+    let place = std::env::var("KASTRO_TEST_BLOCKS").unwrap_or_default();
+    match place.as_str() {
+        "" => {}
+        #[cfg(unix)]
+        "s3" if matches!(config.blocks, BlockPlace::WithMetadata) => {
+            use crate::servers::s3::{S3Server, server};
+            let server = server().expect("an S3 server was asked for: cargo build --manifest-path tests/s3-server/Cargo.toml --target-dir target");
+            // A node that is opened again on its folder finds its blocks again.
+            let prefix = match &config.data {
+                Some(folder) => folder
+                    .to_string_lossy()
+                    .replace(|c: char| !c.is_ascii_alphanumeric(), "-"),
+                None => S3Server::fresh_prefix(),
+            };
+            config.blocks = BlockPlace::S3(Box::new(server.options(&prefix)));
+        }
+        #[cfg(unix)]
+        "s3" => {}
+        other => panic!("unknown place for blocks: {other}"),
+    }
+}
+
 impl TestNode {
     pub(crate) async fn new() -> Self {
         Self::with(config()).await
@@ -66,6 +90,7 @@ impl TestNode {
     pub(crate) async fn with(mut config: Config) -> Self {
         let clock = Arc::new(ManualClock::at(NOW));
         config.clock = clock.clone();
+        place_blocks(&mut config);
         let node = Node::open(config).await.unwrap();
         Self { node, clock }
     }

@@ -4,6 +4,8 @@ pub(crate) mod account;
 mod accounts;
 mod at_rest;
 mod deletion;
+#[cfg(unix)]
+mod direct_store;
 mod endpoints;
 pub(crate) mod harness;
 mod http;

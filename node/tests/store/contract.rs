@@ -111,6 +111,11 @@ async fn batches(store: &dyn Store) {
     assert!(store.commit(gone).await.unwrap().is_committed());
     assert_eq!(store.get(t, b"k").await.unwrap(), None);
     assert!(store.commit(Batch::new()).await.unwrap().is_committed());
+    let keys = ["", "k", "", "never there"].map(bytes::Bytes::from);
+    let many = store.get_many(t, &keys).await.unwrap();
+    let there = Some(bytes::Bytes::from("empty key"));
+    assert_eq!(many, [there.clone(), None, there, None]);
+    assert!(store.get_many(t, &[]).await.unwrap().is_empty());
 }
 
 async fn scans(store: &dyn Store) {

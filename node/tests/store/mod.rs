@@ -8,3 +8,5 @@ pub(crate) mod model_disk;
 #[cfg(unix)]
 mod postgres;
 mod random;
+#[cfg(unix)]
+mod s3;

@@ -23,6 +23,23 @@ impl MetaStore for PostgresStore {
         rows.first().map(|row| bytes_of(row, 0)).transpose()
     }
 
+    async fn get_many(
+        &self,
+        table: Table,
+        keys: &[Bytes],
+    ) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let wanted: Vec<&[u8]> = keys.iter().map(Bytes::as_ref).collect();
+        let rows = self
+            .read(statements::GET_MANY, &[&table.name(), &wanted])
+            .await?;
+        let mut found = std::collections::HashMap::with_capacity(rows.len());
+        for row in &rows {
+            found.insert(bytes_of(row, 0)?, bytes_of(row, 1)?);
+        }
+        // A key may be asked for twice.
+        Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
+    }
+
     async fn scan(
         &self,
         table: Table,

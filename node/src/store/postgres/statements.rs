@@ -3,6 +3,10 @@
 /// Table, key.
 pub(super) const GET: &str = "SELECT value FROM entry WHERE tab = $1 AND key = $2";
 
+/// Table, keys.
+pub(super) const GET_MANY: &str =
+    "SELECT key, value FROM entry WHERE tab = $1 AND key = ANY($2::bytea[])";
+
 /// Table, first key, most rows, most bytes.
 pub(super) const SCAN: &str = "SELECT key, value FROM (
     SELECT key, value, sum(octet_length(value)) OVER (ORDER BY key ROWS UNBOUNDED PRECEDING)

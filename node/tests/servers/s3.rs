@@ -1,0 +1,104 @@
+//! The S3 server of the tests: `tests/s3-server` as a process of its own.
+//!
+//! Where it has not been built, these tests print SKIP; `KASTRO_REQUIRE_SERVERS=1` makes that a failure.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use node::store::s3::{S3Credentials, S3Key, S3Options};
+
+pub(crate) const BUCKET: &str = "blocks";
+pub(crate) const KEY_ID: &str = "AKIDKASTRO";
+pub(crate) const SECRET: &str = "kastro-test-secret";
+
+/// A running server; it ends with this process, because its standard input does.
+pub(crate) struct S3Server {
+    pub(crate) address: SocketAddr,
+    /// What it keeps.
+    folder: PathBuf,
+    _process: Child,
+}
+
+/// Returns the server that all tests of this process share; `None` after saying why there is none.
+pub(crate) fn server() -> Option<&'static S3Server> {
+    static SERVER: OnceLock<Option<S3Server>> = OnceLock::new();
+    let server = SERVER.get_or_init(start).as_ref();
+    if server.is_none() {
+        assert!(
+            !super::are_required(),
+            "the S3 server is missing: cargo build --manifest-path tests/s3-server/Cargo.toml --target-dir target"
+        );
+        println!(
+            "SKIP: no S3 server; cargo build --manifest-path tests/s3-server/Cargo.toml --target-dir target"
+        );
+    }
+    server
+}
+
+fn start() -> Option<S3Server> {
+    // Beside the folder of the test programs.
+    let program = std::env::current_exe().ok()?;
+    let program = program.parent()?.parent()?.join("s3-server");
+    if !program.exists() {
+        return None;
+    }
+    // The server removes it.
+    let folder = tempfile::tempdir().unwrap().keep();
+    std::fs::create_dir(folder.join(BUCKET)).unwrap();
+    let mut process = Command::new(program)
+        .arg(&folder)
+        .args([KEY_ID, SECRET])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut output = BufReader::new(process.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
+    Some(S3Server {
+        address: line.trim().parse().unwrap(),
+        folder,
+        _process: process,
+    })
+}
+
+impl S3Server {
+    /// A prefix that nobody has used.
+    pub(crate) fn fresh_prefix() -> String {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Settings for a prefix, through this address or the one of something in between.
+    pub(crate) fn options_at(&self, address: SocketAddr, prefix: &str) -> S3Options {
+        let mut options = S3Options::new(BUCKET);
+        options.prefix = prefix.to_owned();
+        options.endpoint = Some(format!("http://{address}"));
+        options.credentials = S3Credentials::Key(S3Key {
+            id: KEY_ID.to_owned(),
+            secret: SECRET.to_owned(),
+            session: None,
+        });
+        options.first_retry_delay = Duration::from_millis(5);
+        options.request_timeout = Duration::from_secs(20);
+        options
+    }
+
+    pub(crate) fn options(&self, prefix: &str) -> S3Options {
+        self.options_at(self.address, prefix)
+    }
+
+    /// The file behind an object.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(BUCKET).join(name)
+    }
+}
