@@ -25,7 +25,7 @@ use clap::Parser;
 use crate::{
     args::{Cli, Command},
     commands::{
-        backup, cat, check, get, login, ls, mkdir, mv, passwd, put, quota, rm, scrub, serve,
+        backup, cat, check, gc, get, login, ls, mkdir, mv, passwd, put, quota, rm, scrub, serve,
         signup, space, stat, users, web_hash, write,
     },
     exit::{Class, Failure},
@@ -117,6 +117,7 @@ async fn client_command(command: &Command, output: Output) -> Result<(), Failure
         Command::Space(args) => Box::pin(space::run(args, output)).await,
         Command::Users(args) => Box::pin(users::run(args, output)).await,
         Command::Quota(args) => Box::pin(quota::run(args, output)).await,
+        Command::Gc(args) => Box::pin(gc::run(args, output)).await,
         Command::Check(args) => Box::pin(check::run(args, output)).await,
         Command::Repair(args) => Box::pin(check::repair(args, output)).await,
         Command::Scrub(args) => Box::pin(scrub::run(args, output)).await,

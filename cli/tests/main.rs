@@ -9,6 +9,7 @@ mod account;
 mod bad_input;
 mod crash;
 mod files;
+mod gc;
 mod help;
 mod operator;
 mod secrecy;

@@ -28,7 +28,7 @@ use crate::{
     error::Refusal,
     pointers::stored_update,
     state::State,
-    store::{Batch, tables},
+    store::{Batch, StoreError, tables},
 };
 
 /// How long a failed search is not repeated for an owner.
@@ -113,6 +113,33 @@ pub(crate) async fn read_row(
     };
     let row = WriterRow::decode(&bytes).map_err(Refusal::internal)?;
     Ok(Some((bytes, row)))
+}
+
+/// Returns the writers that are registered for a user.
+///
+/// # Errors
+/// Failures of the store, and rows that cannot be understood.
+pub(crate) async fn of_user(state: &State, name: &Username) -> Result<Vec<Writer>, Refusal> {
+    let mut prefix = name.as_str().as_bytes().to_vec();
+    prefix.push(0);
+    let mut found = Vec::new();
+    let mut after: Option<Bytes> = None;
+    loop {
+        let page = state
+            .store
+            .scan(tables::USER_WRITERS, &prefix, after.as_deref(), 1000)
+            .await?;
+        let Some((last, _)) = page.last() else {
+            return Ok(found);
+        };
+        after = Some(last.clone());
+        for (key, _) in &page {
+            let cid = Cid::decode(key.get(prefix.len()..).unwrap_or_default());
+            let writer = cid.ok().and_then(|cid| writer_of(cid).ok());
+            let damaged = StoreError::DamagedRow { row: "user writer" };
+            found.push(writer.ok_or(damaged)?);
+        }
+    }
 }
 
 /// Adds the registration of a new writer to a batch.

@@ -21,11 +21,11 @@ pub use files::{
     TruncateArgs, WriteArgs,
 };
 pub use operator::{
-    OperatorOptions, QuotaArgs, QuotaCommand, QuotaDefaultArgs, QuotaSetArgs, QuotaShowArgs,
-    UserArgs, UsersArgs, UsersCommand, UsersListArgs,
+    OperatorOptions, QuotaArgs, QuotaCommand, QuotaDefaultArgs, QuotaRecountArgs, QuotaSetArgs,
+    QuotaShowArgs, UserArgs, UsersArgs, UsersCommand, UsersListArgs,
 };
 pub use serve::{LogFormat, ServeArgs, WebHashArgs};
-pub use upkeep::{BackupArgs, CheckArgs, RepairArgs, RestoreArgs, ScrubArgs};
+pub use upkeep::{BackupArgs, CheckArgs, GcArgs, RepairArgs, RestoreArgs, ScrubArgs};
 
 use account::{LOGIN_EXAMPLES, PASSWD_EXAMPLES, SIGNUP_EXAMPLES};
 use files::{
@@ -33,7 +33,7 @@ use files::{
 };
 use operator::{QUOTA_EXAMPLES, USERS_EXAMPLES};
 use serve::{SERVE_EXAMPLES, WEB_HASH_EXAMPLES};
-use upkeep::{BACKUP_EXAMPLES, CHECK_EXAMPLES, REPAIR_EXAMPLES, RESTORE_EXAMPLES};
+use upkeep::{BACKUP_EXAMPLES, CHECK_EXAMPLES, GC_EXAMPLES, REPAIR_EXAMPLES, RESTORE_EXAMPLES};
 
 /// Your files on your own machine, encrypted before they leave your hands.
 ///
@@ -119,6 +119,9 @@ pub enum Command {
     /// Show and set how much space accounts have.
     #[command(after_help = QUOTA_EXAMPLES)]
     Quota(QuotaArgs),
+    /// Delete blocks that nothing needs any more.
+    #[command(after_help = GC_EXAMPLES)]
+    Gc(GcArgs),
     /// Verify everything a node stores.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),

@@ -71,6 +71,8 @@ pub enum QuotaCommand {
     Set(QuotaSetArgs),
     /// Set the space of accounts that sign up from now on.
     Default(QuotaDefaultArgs),
+    /// Count what an account uses from nothing, and compare with what is recorded.
+    Recount(QuotaRecountArgs),
 }
 
 /// Options of `quota show`.
@@ -111,6 +113,22 @@ pub struct QuotaDefaultArgs {
     /// Go back to what the configuration says.
     #[arg(long, conflicts_with = "size")]
     pub reset: bool,
+
+    /// Which node.
+    #[command(flatten)]
+    pub node: OperatorOptions,
+}
+
+/// Options of `quota recount`.
+#[derive(Debug, Args)]
+pub struct QuotaRecountArgs {
+    /// The user name.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+
+    /// Put the record right. Without this, only say whether it is.
+    #[arg(long)]
+    pub apply: bool,
 
     /// Which node.
     #[command(flatten)]

@@ -6,6 +6,27 @@ use clap::Args;
 
 use super::OperatorOptions;
 
+/// Options of `gc`.
+#[derive(Debug, Args)]
+pub struct GcArgs {
+    /// Only the blocks of this user.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+
+    /// Only say what would be deleted.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Delete also what became garbage less than an hour ago. Whoever is reading a file that was just deleted
+    /// may get an error.
+    #[arg(long)]
+    pub now: bool,
+
+    /// Which node.
+    #[command(flatten)]
+    pub node: OperatorOptions,
+}
+
 /// Options of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
@@ -93,6 +114,16 @@ pub struct RestoreArgs {
     #[command(flatten)]
     pub node: OperatorOptions,
 }
+
+pub(super) const GC_EXAMPLES: &str = "\
+Examples:
+  kastro gc --dry-run
+  kastro gc
+  kastro gc --user alice --now
+  kastro gc --json | jq .deleted.bytes
+
+A running node does this by itself twice a day, and earlier when much was deleted. What was
+deleted stays readable for an hour for those who are just reading it.";
 
 pub(super) const CHECK_EXAMPLES: &str = "\
 Examples:

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod cat;
 pub mod check;
+pub mod gc;
 pub mod get;
 pub mod login;
 pub mod ls;

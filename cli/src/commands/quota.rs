@@ -1,13 +1,13 @@
 //! `kastro quota`: space of accounts.
 
 use node::operator::quota::{
-    DefaultQuota, Quota, SetDefaultQuota, SetQuota, ShowDefaultQuota, ShowQuota,
+    DefaultQuota, Quota, Recount, Recounted, SetDefaultQuota, SetQuota, ShowDefaultQuota, ShowQuota,
 };
 
 use super::users::quota as shown;
 use crate::{
     args::{QuotaArgs, QuotaCommand},
-    exit::Failure,
+    exit::{Class, Failure},
     human,
     operator::Operator,
     output::Output,
@@ -23,6 +23,7 @@ pub async fn run(args: &QuotaArgs, output: Output) -> Result<(), Failure> {
         QuotaCommand::Show(args) => &args.node,
         QuotaCommand::Set(args) => &args.node,
         QuotaCommand::Default(args) => &args.node,
+        QuotaCommand::Recount(args) => &args.node,
     })
     .await?;
     let done = with(&operator, &args.command, output).await;
@@ -50,7 +51,32 @@ async fn with(operator: &Operator, command: &QuotaCommand, output: Output) -> Re
             let operation = SetDefaultQuota { bytes: args.size };
             default(&operator.ask_for(operation, output).await?, output)
         }
+        QuotaCommand::Recount(args) => {
+            let operation = Recount {
+                name: args.name.clone(),
+                is_applied: args.apply,
+            };
+            recounted(&operator.ask_for(operation, output).await?, output)
+        }
     }
+}
+
+fn recounted(found: &Recounted, output: Output) -> Result<(), Failure> {
+    if output.json {
+        output.json(found)?;
+    } else {
+        output.line(&format!(
+            "{}: {} recorded, {} counted",
+            human::printable(&found.name),
+            human::size(found.recorded_bytes),
+            human::size(found.counted_bytes)
+        ))?;
+    }
+    if found.is_right_now {
+        return Ok(());
+    }
+    let what = format!("the record is wrong for {} writers", found.wrong_writers);
+    Err(Failure::new(Class::Damaged, what).help("--apply puts it right"))
 }
 
 fn quota(quota: &Quota, output: Output) -> Result<(), Failure> {

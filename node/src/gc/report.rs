@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use champ::Cid;
 use pki::owned::OwnedError;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::graph::ListingError;
 use crate::{
@@ -92,7 +92,7 @@ pub struct CollectOptions {
 }
 
 /// Blocks and bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amount {
     /// Number of blocks.
     pub blocks: u64,
@@ -117,7 +117,7 @@ impl Amount {
 }
 
 /// How the collection of one owner ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Outcome {
@@ -142,7 +142,7 @@ pub enum Outcome {
 }
 
 /// What happened to one owner's blocks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct OwnerReport {
     /// The owner's block space.
@@ -170,13 +170,13 @@ pub struct OwnerReport {
 }
 
 /// What a collection did.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Report {
     /// When it began, seconds since 1970.
     pub began: i64,
     /// How long it took.
-    #[serde(rename = "seconds", serialize_with = "seconds")]
+    #[serde(rename = "seconds", with = "seconds")]
     pub took: Duration,
     /// True when nothing was to be changed.
     pub dry_run: bool,
@@ -192,8 +192,20 @@ pub struct Report {
     pub alarms: u64,
 }
 
-fn seconds<S: serde::Serializer>(took: &Duration, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_f64(took.as_secs_f64())
+/// Times as a number of seconds.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(took: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_f64(took.as_secs_f64())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let seconds = f64::deserialize(from)?;
+        Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)
+    }
 }
 
 impl Report {
@@ -233,4 +245,47 @@ pub enum Phase {
     Marking,
     /// Deleting.
     Deleting,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_survive_the_way_to_the_operator() {
+        let mut report = Report {
+            took: Duration::from_millis(1500),
+            ..Report::default()
+        };
+        for outcome in [
+            Outcome::Collected,
+            Outcome::Waiting { seconds: 5 },
+            Outcome::Aborted {
+                reason: "a block is missing".to_owned(),
+                alarm: true,
+            },
+        ] {
+            report.add(OwnerReport {
+                partition: "u-alice".to_owned(),
+                user: Some("alice".to_owned()),
+                outcome,
+                seen: Amount {
+                    blocks: 3,
+                    bytes: 4,
+                },
+                needed: 1,
+                in_transactions: 0,
+                deleted: Amount::default(),
+                waiting: Amount::default(),
+                saved: 0,
+                read: 2,
+            });
+        }
+        assert_eq!((report.alarms, report.seen.bytes), (1, 12));
+        let text = serde_json::to_string(&report).unwrap();
+        assert!(text.contains(r#""seconds":1.5"#) && text.contains(r#""outcome":"waiting""#));
+        let back: Report = serde_json::from_str(&text).unwrap();
+        assert_eq!(back.owners, report.owners);
+        assert_eq!(back.took, report.took);
+    }
 }

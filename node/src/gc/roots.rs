@@ -19,9 +19,6 @@ use crate::{
     writers::{self, StoredPointers},
 };
 
-/// Rows of one page of a user's writers.
-const PAGE_ROWS: usize = 1000;
-
 /// The roots of one owner at one moment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Roots {
@@ -47,7 +44,7 @@ pub(super) async fn gather(state: &State, user: &User) -> Result<Roots, Abort> {
         epoch: state.store.get(tables::POINTER_EPOCHS, name).await?,
         ..Roots::default()
     };
-    for writer in registered(state, user).await? {
+    for writer in writers::of_user(state, &user.name).await? {
         let (_, row) = writers::read_row(state, &writer)
             .await?
             .ok_or(Abort::Writer(writer.cid().clone()))?;
@@ -82,29 +79,4 @@ async fn add_pointer(state: &State, roots: &mut Roots, writer: Writer) -> Result
     }
     roots.writers.insert(writer, stored);
     Ok(())
-}
-
-/// Returns the writers that are registered for a user.
-async fn registered(state: &State, user: &User) -> Result<Vec<Writer>, Abort> {
-    let mut prefix = user.name.as_str().as_bytes().to_vec();
-    prefix.push(0);
-    let mut found = Vec::new();
-    let mut after: Option<Bytes> = None;
-    loop {
-        let page = state
-            .store
-            .scan(tables::USER_WRITERS, &prefix, after.as_deref(), PAGE_ROWS)
-            .await?;
-        let Some((last, _)) = page.last() else {
-            return Ok(found);
-        };
-        after = Some(last.clone());
-        for (key, _) in &page {
-            let key = key.get(prefix.len()..).unwrap_or_default();
-            let writer = Cid::decode(key)
-                .ok()
-                .and_then(|cid| writers::writer_of(cid).ok());
-            found.push(writer.ok_or(Abort::Row("user writer"))?);
-        }
-    }
 }

@@ -10,6 +10,7 @@
 //!
 //! Spec: 09 §6, 12 §3.4, §8.
 
+pub mod collect;
 pub mod listener;
 pub mod quota;
 mod report;
@@ -177,6 +178,8 @@ operations! {
     quota::SetQuota,
     quota::ShowDefaultQuota,
     quota::SetDefaultQuota,
+    quota::Recount,
+    collect::CollectGarbage,
     upkeep::Check,
     upkeep::Repair,
     upkeep::ShowScrub,

@@ -77,6 +77,52 @@ pub struct DefaultQuota {
     pub is_set: bool,
 }
 
+/// Counts the bytes of an account from nothing and compares with what is recorded.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Recount {
+    /// User name.
+    pub name: String,
+    /// Put the record right.
+    pub is_applied: bool,
+}
+
+/// What a count found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recounted {
+    /// User name.
+    pub name: String,
+    /// Bytes that were recorded.
+    pub recorded_bytes: u64,
+    /// Bytes that are reachable from the account's pointers.
+    pub counted_bytes: u64,
+    /// Signing keys whose share was recorded wrongly.
+    pub wrong_writers: u64,
+    /// True when the record was put right, or was right.
+    pub is_right_now: bool,
+}
+
+impl Operation for Recount {
+    const NAME: &'static str = "quota-recount";
+    type Outcome = Recounted;
+
+    async fn run(self, node: &Node, _: &Report) -> Result<Recounted, Failed> {
+        let state = node.state();
+        let name = known_name(state, &self.name).await?;
+        let user = claimed(state, &name)
+            .await?
+            .ok_or_else(|| Failed::no_user(name.as_str()))?;
+        let found = state.usage.recount(state, &user, self.is_applied).await?;
+        let was_right = found.before == found.total && found.wrong_writers == 0;
+        Ok(Recounted {
+            name: self.name,
+            recorded_bytes: found.before,
+            counted_bytes: found.total,
+            wrong_writers: found.wrong_writers,
+            is_right_now: self.is_applied || was_right,
+        })
+    }
+}
+
 impl Operation for ShowQuota {
     const NAME: &'static str = "quota-show";
     type Outcome = Quota;

@@ -6,6 +6,7 @@
 
 mod account;
 mod delta;
+mod recount;
 mod settle;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -24,6 +25,7 @@ use crate::{
 };
 use account::Account;
 
+pub(crate) use recount::Recounted;
 pub(crate) use settle::{drop_writers, resume};
 
 /// Accounts kept in memory before idle ones are forgotten.
@@ -258,6 +260,20 @@ impl Usage {
             let (state, user) = (Arc::clone(state), Arc::clone(user));
             tokio::spawn(async move { settle::run(&state, &user, &account).await });
         }
+    }
+
+    /// Counts a user's bytes from nothing and, if `apply`, puts what is stored right.
+    ///
+    /// # Errors
+    /// When something cannot be read; nothing is changed then.
+    pub(crate) async fn recount(
+        &self,
+        state: &State,
+        user: &User,
+        apply: bool,
+    ) -> Result<Recounted, Refusal> {
+        let account = self.settled(state, user).await?;
+        recount::recount(state, user, &account, apply).await
     }
 
     /// Forgets what is in memory of a user whose rows were changed behind its back, unless something is under way.

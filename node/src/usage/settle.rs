@@ -1,6 +1,10 @@
 //! Working out committed updates, one user at a time (Spec: 12 §3.3).
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use champ::Cid;
 use pki::{keys::Writer, pointer::PointerUpdate};
@@ -133,7 +137,7 @@ pub(crate) async fn drop_writers(
 }
 
 /// The rows that one update changes.
-struct Change {
+pub(super) struct Change {
     before: Option<bytes::Bytes>,
     usage: UsageRow,
     total: i128,
@@ -144,7 +148,7 @@ struct Change {
 }
 
 impl Change {
-    async fn start(state: &State, user: &User) -> Result<Self, Refusal> {
+    pub(super) async fn start(state: &State, user: &User) -> Result<Self, Refusal> {
         let before = state
             .store
             .get(tables::USAGE, user.name.as_str().as_bytes())
@@ -283,11 +287,31 @@ impl Change {
         }
     }
 
-    fn total(&self) -> u64 {
+    /// Takes over a row that was counted anew.
+    pub(super) fn set_row(&mut self, writer: Writer, bytes: bytes::Bytes, row: WriterRow) {
+        self.set(writer, Some(bytes), row);
+    }
+
+    /// Makes the total the sum over these writers, and returns it.
+    pub(super) async fn recounted(
+        &mut self,
+        state: &State,
+        owned: &BTreeSet<Writer>,
+    ) -> Result<u64, Refusal> {
+        self.total = 0;
+        for writer in owned {
+            if let Some((_, row)) = self.row(state, writer).await? {
+                self.total += i128::from(row.bytes);
+            }
+        }
+        Ok(self.total())
+    }
+
+    pub(super) fn total(&self) -> u64 {
         u64::try_from(self.total.max(0)).unwrap_or(u64::MAX)
     }
 
-    fn into_batch(self, user: &User, over: bool) -> Batch {
+    pub(super) fn into_batch(self, user: &User, over: bool) -> Batch {
         let row = UsageRow {
             total: self.total(),
             over,

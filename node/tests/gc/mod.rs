@@ -2,6 +2,7 @@
 
 mod hooked;
 mod owners;
+mod recount;
 mod rel_8;
 mod simulation;
 mod world;

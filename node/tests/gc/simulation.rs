@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::{
     hooked::Hook,
+    recount::recount,
     world::{GRACE, Uploader, World, of},
 };
 use crate::{
@@ -290,6 +291,10 @@ async fn history(seed: u64) -> (u64, u64) {
             "seed {seed}: {name} has garbage left"
         );
         refused += client.refused;
+    }
+    for name in ["alice", "bob"] {
+        let counted = recount(&world, name, false).await;
+        assert!(counted.is_right_now, "seed {seed}: {counted:?}");
     }
     let report = world.collect().await;
     assert_eq!(
