@@ -4,13 +4,16 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time
 
 use champ::{Cid, access::Bat};
 
-pub use crate::http::{Network, NotANetwork};
 use crate::{
     check::ScrubOptions,
     clock::{Clock, SystemClock},
     gc::CollectionConfig,
     store::{FreeFloor, s3::S3Options},
     web::PageSettings,
+};
+pub use crate::{
+    http::{Network, NotANetwork},
+    tls::TlsConfig,
 };
 
 /// Where the bytes of blocks are kept.
@@ -73,6 +76,8 @@ pub struct Config {
     /// Reverse proxies in front of this node: only what comes from them is asked for `X-Forwarded-For` or
     /// `Forwarded`, `X-Forwarded-Host` and `X-Forwarded-Proto`.
     pub trusted_proxies: Vec<Network>,
+    /// The TLS listener, if there is one.
+    pub tls: TlsConfig,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Server ids to answer to instead of the one kept in the data folder; the last one is current.
@@ -164,6 +169,7 @@ impl Default for Config {
             blocks: BlockPlace::default(),
             limits: Limits::default(),
             trusted_proxies: Vec::new(),
+            tls: TlsConfig::default(),
             clock: Arc::new(SystemClock),
             server_ids: Vec::new(),
         }

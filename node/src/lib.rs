@@ -30,6 +30,7 @@ pub mod metrics;
 pub mod operator;
 pub mod random;
 pub mod store;
+pub mod tls;
 pub mod web;
 pub mod webauthn;
 pub mod workers;

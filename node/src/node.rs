@@ -1,6 +1,6 @@
 //! A running node: open it, call it in this process, serve it on a listener.
 
-use std::{fs, io, path::Path, sync::Arc, time::Duration};
+use std::{fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use champ::Cid;
@@ -10,7 +10,7 @@ use pki::{
     keys::{SecretKeyWithHash, SecretSigningKey},
     proof_of_work::DifficultyPolicy,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     backup::{self, RESTORING_FILE},
@@ -22,7 +22,7 @@ use crate::{
     gc::{self, CollectError, CollectOptions, Collector, Progress, Report},
     guard::Guards,
     health::{self, Health, Probe},
-    http::{Admission, Hosts, Origin, RequestBody, answer, serve},
+    http::{Admission, Hosts, Origin, RequestBody, Transport, answer, secure_site, serve},
     identity::{KeyFileError, NodeIdentity, load_or_create_key, load_or_create_secret},
     metrics::{self, Metrics},
     operator,
@@ -35,6 +35,7 @@ use crate::{
         Batch, Clock as StoreClock, DiskOptions, DiskStore, MemoryStore, MetaEngine, Store,
         StoreError, s3::S3Blocks, tables,
     },
+    tls::{self, Certificates, TlsError},
     usage::{self, Usage},
     web::{Pages, RootError, WebRoot},
     webauthn::InvalidHost,
@@ -85,6 +86,9 @@ pub enum OpenError {
     /// The key file of second factors does not belong to this store.
     #[error(transparent)]
     SecondFactors(#[from] FactorKeyError),
+    /// Certificate or key of the TLS listener cannot be used.
+    #[error("cannot offer TLS")]
+    Tls(#[from] TlsError),
     /// The store cannot be opened.
     #[error("cannot open the store")]
     Store(#[from] StoreError),
@@ -150,6 +154,10 @@ impl Node {
             admission: Admission::new(config.limits),
             metrics: Metrics::default(),
             probe: Probe::default(),
+            tls: match config.tls.listen {
+                Some(_) => Some(Certificates::open(&config.tls)?),
+                None => None,
+            },
             config,
         });
         if let Some(restored) = backup::restored(&*state.store).await? {
@@ -168,6 +176,7 @@ impl Node {
         usage::resume(&state).await?;
         metrics::start(&state);
         gc::start(&state);
+        tls::start(&state)?;
         tracing::info!(id = %state.identity.current(), "node is open");
         Ok(Self {
             state,
@@ -229,7 +238,122 @@ impl Node {
         shutdown: impl Future<Output = ()> + Send,
     ) -> io::Result<()> {
         start_scrub(&self.state);
-        serve(Arc::clone(&self.state), listener, shutdown).await
+        serve(
+            Arc::clone(&self.state),
+            listener,
+            Transport::Plain,
+            shutdown,
+        )
+        .await
+    }
+
+    /// As [`Self::serve`], over TLS: HTTP/2 or HTTP/1.1, as the client likes.
+    ///
+    /// # Errors
+    /// When the listener cannot be used, or no certificate was configured.
+    pub async fn serve_tls(
+        &self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> io::Result<()> {
+        let missing = || io::Error::other("TLS is not configured");
+        let certificates = self.state.tls.as_ref().ok_or_else(missing)?;
+        let config = certificates.server_config().map_err(io::Error::other)?;
+        serve(
+            Arc::clone(&self.state),
+            listener,
+            Transport::Tls(config),
+            shutdown,
+        )
+        .await
+    }
+
+    /// Sends everybody to the TLS listener on `port`, and answers certificate authorities.
+    ///
+    /// # Errors
+    /// When the listener cannot be used.
+    pub async fn serve_redirect(
+        &self,
+        listener: TcpListener,
+        port: u16,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> io::Result<()> {
+        let host = self
+            .state
+            .config
+            .public_host
+            .as_deref()
+            .unwrap_or("localhost");
+        let site = secure_site(host, port);
+        serve(
+            Arc::clone(&self.state),
+            listener,
+            Transport::Redirect(site),
+            shutdown,
+        )
+        .await
+    }
+
+    /// Serves on `main` and on what [`Config::tls`] asks for, until `shutdown` resolves.
+    ///
+    /// # Errors
+    /// When a listener cannot be used; the others are shut down then.
+    pub async fn serve_all(
+        &self,
+        main: TcpListener,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> io::Result<()> {
+        let tls = bind(self.state.config.tls.listen).await?;
+        let redirect = match &tls {
+            Some(_) => bind(self.state.config.tls.redirect).await?,
+            None => None,
+        };
+        let (stop, stopping) = watch::channel(false);
+        let stopped = || {
+            let mut stopping = stopping.clone();
+            async move { drop(stopping.wait_for(|stop| *stop).await) }
+        };
+        let port = match &tls {
+            Some(listener) => listener.local_addr()?.port(),
+            None => 0,
+        };
+        // Whatever ends first, by order or by failure, ends all.
+        let ended = async |served: io::Result<()>| {
+            stop.send_replace(true);
+            served
+        };
+        let (main, tls, redirect, ()) = tokio::join!(
+            async { ended(self.serve(main, stopped()).await).await },
+            async {
+                match tls {
+                    Some(listener) => ended(self.serve_tls(listener, stopped()).await).await,
+                    None => Ok(()),
+                }
+            },
+            async {
+                match redirect {
+                    Some(listener) => {
+                        ended(self.serve_redirect(listener, port, stopped()).await).await
+                    }
+                    None => Ok(()),
+                }
+            },
+            async {
+                tokio::select! {
+                    () = shutdown => drop(stop.send_replace(true)),
+                    () = stopped() => {}
+                }
+            },
+        );
+        main.and(tls).and(redirect)
+    }
+
+    /// Looks at the certificate files now, without waiting for the next turn.
+    ///
+    /// # Errors
+    /// When they cannot be used; the certificate before stays in use.
+    pub fn reload_certificates(&self) -> Result<(), TlsError> {
+        self.state.tls.as_ref().map_or(Ok(()), Certificates::look)
     }
 
     /// Returns the background workers, for their status and for starting more.
@@ -265,6 +389,16 @@ impl Node {
         self.state.workers.stop(grace).await;
         self.state.store.close().await
     }
+}
+
+async fn bind(address: Option<SocketAddr>) -> io::Result<Option<TcpListener>> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let bound = TcpListener::bind(address).await;
+    bound.map(Some).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+    })
 }
 
 async fn whole(body: Full<Bytes>) -> Bytes {
@@ -308,7 +442,7 @@ async fn with_blocks(config: &Config, store: Arc<dyn Store>) -> Result<Arc<dyn S
 }
 
 /// Makes the data folder readable by its owner only: second factor keys are in it.
-fn make_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

@@ -23,6 +23,7 @@ use crate::{
     second_factors::FactorKey,
     signup::UserCount,
     store::Store,
+    tls::Certificates,
     usage::Usage,
     web::Pages,
     workers::Workers,
@@ -55,6 +56,7 @@ pub(crate) struct State {
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Metrics,
     pub(crate) probe: Probe,
+    pub(crate) tls: Option<Certificates>,
 }
 
 impl State {

@@ -64,7 +64,7 @@ pub async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure> {
     let ended = Notify::new();
     let (served, (), ()) = tokio::join!(
         async {
-            let served = node.serve(listener, async {
+            let served = node.serve_all(listener, async {
                 let _ = stopped.changed().await;
             });
             let served = served.await;

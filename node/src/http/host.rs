@@ -85,10 +85,6 @@ impl Hosts {
     }
 
     /// Makes it a listener that ends TLS: every answer then tells browsers to stay with TLS.
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "the plain listener is the only one so far")
-    )]
     pub(crate) const fn ending_tls(mut self) -> Self {
         self.is_secure = true;
         self.ends_tls = true;

@@ -9,10 +9,12 @@ mod admission;
 mod body;
 mod forwarded;
 mod framing;
+mod h2;
 mod head;
 mod host;
 pub(crate) mod multipart;
 mod query;
+mod redirect;
 mod reply;
 mod screen;
 mod serve;
@@ -34,8 +36,9 @@ pub(crate) use body::RequestBody;
 pub use forwarded::{Network, NotANetwork};
 pub(crate) use host::{Hosts, Reach};
 pub(crate) use query::Query;
+pub(crate) use redirect::secure_site;
 pub(crate) use reply::Reply;
-pub(crate) use serve::serve;
+pub(crate) use serve::{Transport, serve};
 
 use crate::{
     api,

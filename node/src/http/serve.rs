@@ -7,25 +7,30 @@ use futures_util::FutureExt as _;
 use http::{HeaderValue, Request, Response, Version, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     task::JoinSet,
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::{
     Hosts, Origin, RequestBody,
     admission::source,
     answer, finish,
     forwarded::client,
+    h2::{self, Activity, Sliced},
     head::{HeadRefusal, MAX_HEAD_BYTES, MAX_HEADERS, MAX_LINE_BYTES},
+    redirect,
     screen::{Patience, Screen},
     stream::{Paced, Pacing},
 };
 use crate::{config::Limits, error::Refusal, metrics::Limit, state::State};
 
+/// One year (Spec: 13 §4).
+const STRICT: HeaderValue = HeaderValue::from_static("max-age=31536000");
 /// Read buffer of a connection; a whole head is handed over at once.
 const MAX_BUFFER_BYTES: usize = 2 * MAX_HEAD_BYTES;
 /// Wait after a failure to accept, which is nearly always a lack of file descriptors.
@@ -35,9 +40,21 @@ const MAX_TURNED_AWAY: usize = 64;
 /// How long telling them may take.
 const TURN_AWAY_TIME: Duration = Duration::from_secs(2);
 
+/// What a listener speaks.
+#[derive(Debug)]
+pub(crate) enum Transport {
+    /// HTTP/1.
+    Plain,
+    /// HTTP/1 or HTTP/2 over TLS.
+    Tls(Arc<rustls::ServerConfig>),
+    /// HTTP/1 that sends everybody to this host and port over TLS.
+    Redirect(String),
+}
+
 /// What the connections of one listener share.
 #[derive(Debug)]
 struct Door {
+    transport: Transport,
     state: Arc<State>,
     hosts: Hosts,
     stopping: watch::Receiver<bool>,
@@ -50,6 +67,7 @@ struct Door {
 pub(crate) async fn serve(
     state: Arc<State>,
     listener: TcpListener,
+    transport: Transport,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
@@ -57,9 +75,14 @@ pub(crate) async fn serve(
     let hosts = Hosts::new(address, public_host, state.identity.all())
         .map_err(io::Error::other)?
         .public(state.config.is_public);
+    let hosts = match transport {
+        Transport::Tls(_) => hosts.ending_tls(),
+        Transport::Plain | Transport::Redirect(_) => hosts,
+    };
     let limits = state.config.limits;
     let (stop, stopping) = watch::channel(false);
     let door = Arc::new(Door {
+        transport,
         state,
         hosts,
         stopping,
@@ -93,6 +116,10 @@ pub(crate) async fn serve(
             }
             Err(full) => {
                 door.state.metrics.refused(Limit::Connections);
+                // A handshake is more than there is time for.
+                if matches!(door.transport, Transport::Tls(_)) {
+                    continue;
+                }
                 if let Ok(permit) = Arc::clone(&turned_away).try_acquire_owned() {
                     connections.spawn(async move {
                         let _ =
@@ -155,7 +182,82 @@ impl Door {
     async fn admit(self: Arc<Self>, stream: TcpStream, peer: IpAddr) {
         // Answers are written whole, so waiting to coalesce them only adds latency.
         let _ = stream.set_nodelay(true);
-        self.http1(stream, peer).await;
+        let Transport::Tls(config) = &self.transport else {
+            return self.http1(stream, peer).await;
+        };
+        let handshake = TlsAcceptor::from(Arc::clone(config)).accept(stream);
+        let patience = self.state.config.limits.header_timeout;
+        let Ok(Ok(stream)) = tokio::time::timeout(patience, handshake).await else {
+            self.state.metrics.refused(Limit::Handshake);
+            return;
+        };
+        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+            self.http2(stream, peer).await;
+        } else {
+            self.http1(stream, peer).await;
+        }
+    }
+
+    /// Answers a request that got through, or says why one did not.
+    async fn reply(
+        &self,
+        request: Request<Incoming>,
+        refusal: Option<HeadRefusal>,
+        peer: IpAddr,
+    ) -> Response<Full<Bytes>> {
+        let mut response = match (refusal, &self.transport) {
+            (Some(refusal), _) => self.refuse_head(refusal),
+            (None, Transport::Redirect(site)) => {
+                let challenges = self.state.tls.as_ref().map(|tls| tls.challenges());
+                redirect::answer(site, request.uri().path(), challenges)
+            }
+            (None, _) => self.respond(request, peer).await,
+        };
+        if matches!(self.transport, Transport::Tls(_)) {
+            response
+                .headers_mut()
+                .insert(header::STRICT_TRANSPORT_SECURITY, STRICT);
+        }
+        response
+    }
+
+    /// Speaks HTTP/2 on a connection until it ends.
+    async fn http2<S>(self: Arc<Self>, stream: S, peer: IpAddr)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let limits = self.state.config.limits;
+        let mut stopping = self.stopping.clone();
+        let activity = Activity::new();
+        let seen = Arc::clone(&activity);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let (door, exchange) = (Arc::clone(&self), seen.begin());
+            async move {
+                h2::name_host(&mut request);
+                let response = door.reply(request, None, peer).await;
+                Ok::<_, std::convert::Infallible>(Sliced::of(response, exchange))
+            }
+        });
+        let connection = h2::builder(TokioExecutor::new(), &limits)
+            .serve_connection(TokioIo::new(Paced::new(stream, pacing(&limits))), service);
+        tokio::pin!(connection);
+        let outcome = tokio::select! {
+            outcome = connection.as_mut() => Ok(outcome),
+            () = activity.is_over(limits.keep_alive, limits.body_time) => Err(()),
+            () = async { drop(stopping.wait_for(|stop| *stop).await) } => Err(()),
+        };
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(()) => {
+                connection.as_mut().graceful_shutdown();
+                // A client that does not go is left.
+                let ended = tokio::time::timeout(limits.shutdown_grace, connection).await;
+                ended.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(%error, "connection ended early");
+        }
     }
 
     /// Speaks HTTP/1 on a connection until it ends.
@@ -174,10 +276,7 @@ impl Door {
             let (door, desk) = (Arc::clone(&self), Arc::clone(&desk));
             async move {
                 let is_old = request.version() == Version::HTTP_10;
-                let mut response = match desk.take_request() {
-                    Some(refusal) => door.refuse_head(refusal),
-                    None => door.respond(request, peer).await,
-                };
+                let mut response = door.reply(request, desk.take_request(), peer).await;
                 if is_old {
                     desk.stand_in(response.headers_mut());
                 }

@@ -101,9 +101,11 @@ pub(crate) enum Limit {
     BodyTime,
     /// Too many attempts: guessing, flooding.
     Rate,
+    /// A TLS handshake that failed or did not come in time.
+    Handshake,
 }
 
-const LIMITS: [&str; 10] = [
+const LIMITS: [&str; 11] = [
     "connections",
     "requests",
     "memory",
@@ -114,6 +116,7 @@ const LIMITS: [&str; 10] = [
     "body",
     "body_time",
     "rate",
+    "handshake",
 ];
 
 const STATUSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];

@@ -18,5 +18,6 @@ mod security_keys;
 mod signup;
 mod space;
 mod storage;
+mod tls;
 mod traces;
 mod web;
