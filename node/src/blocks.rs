@@ -1,11 +1,13 @@
 //! Blocks: storing what a writer signed, reading what a token opens (Spec: 06 §4, §5, §6).
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use champ::{
     Block, BlockError, BlockSource, Cid, SourceError,
     access::{BatWithId, split_raw},
     block::is_block_cid,
-    cbor::decode_canonical,
+    cbor::scan_block,
 };
 use pki::{
     block_access::{Held, Protection, Tokens},
@@ -19,6 +21,8 @@ use crate::{directory::User, error::Refusal, state::State, store::TransactionId}
 const INLINE_WORK_BYTES: usize = 64 << 10;
 /// The same in signatures.
 const INLINE_WORK_BLOCKS: usize = 8;
+/// Most different blocks that one block may link to (Spec: 40 DOS-4).
+const MAX_LINKS: usize = 5000;
 
 /// The blocks of one user as somebody outside may read them: every read is authorised by its token.
 #[derive(Clone, Copy)]
@@ -187,11 +191,13 @@ fn check_content(format: BlockFormat, bytes: &Bytes) -> Result<(), Refusal> {
             .map(drop)
             .map_err(|_| Refusal::malformed("Invalid block access prefix!")),
         BlockFormat::DagCbor => {
-            let value = decode_canonical(bytes)
-                .map_err(|error| Refusal::malformed(format!("Invalid cbor block! {error}")))?;
-            champ::access::cbor_block_ids(&value)
-                .map(drop)
-                .map_err(|_| Refusal::malformed("Invalid block access ids!"))
+            let links = scan_block(bytes)
+                .map_err(|error| Refusal::malformed(format!("Invalid cbor block! {error}")))?
+                .links;
+            if links.len() > MAX_LINKS && links.iter().collect::<HashSet<_>>().len() > MAX_LINKS {
+                return Err(Refusal::rule("Too many links in block!"));
+            }
+            Ok(())
         }
     }
 }

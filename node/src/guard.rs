@@ -116,7 +116,8 @@ impl Default for Guards {
             wrong_codes_daily: Counter::new(100, 86_400),
             login_writes: Counter::new(20, 3600),
             waiting_list: Counter::new(10, 3600),
-            follow_requests: Counter::new(100, 60),
+            // An inbox of 100 takes one source five minutes to fill.
+            follow_requests: Counter::new(20, 60),
             link_misses: Counter::new(10, 1),
             transactions: Counter::new(10_000, 60),
             public_files: Counter::new(120, 60),

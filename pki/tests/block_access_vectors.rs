@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use champ::{
-    Block, Cid, Codec,
+    Block, Cid, Codec, Multihash,
     access::{Bat, BatId, BatWithId},
     cbor::{Map, Record, Value},
     text,
@@ -294,7 +294,7 @@ fn with_validity(auth: &BlockAuth, seconds: i64) -> BlockAuth {
 }
 
 #[test]
-fn validity_and_clock_skew_are_bounded() {
+fn bat_5_validity_and_clock_skew_are_bounded() {
     let token = Bat::from_secret([3; 32]).with_calculated_id();
     let (block, source) = (Cid::of_raw(b"block"), Cid::of_raw(b"node"));
     let made = moment("20260102T030405Z");
@@ -315,7 +315,7 @@ fn validity_and_clock_skew_are_bounded() {
 }
 
 #[test]
-fn malformed_request_signatures_are_refused() {
+fn bat_5_malformed_request_signatures_are_refused() {
     let token = Bat::from_secret([3; 32]).with_calculated_id();
     let (block, source) = (Cid::of_raw(b"block"), Cid::of_raw(b"node"));
     let auth = BlockAuth::sign(&token, &block, &source, moment("20260102T030405Z")).unwrap();
@@ -349,4 +349,26 @@ fn malformed_request_signatures_are_refused() {
     assert!(BlockAuth::sign(&inline, &block, &source, SystemTime::UNIX_EPOCH).is_err());
     assert!(BlockAuth::sign(&token, &block, &source, SystemTime::UNIX_EPOCH).is_err());
     assert!(BlockAuth::parse("abc").is_err());
+}
+
+/// BAT-3: what one node was given opens nothing for another node, another block, or later.
+#[test]
+fn bat_3_a_request_signature_is_of_one_node_for_one_block() {
+    let token = Bat::from_secret([3; 32]).with_calculated_id();
+    let node = |seed: u8| {
+        let key = pki::keys::SecretSigningKey::from_seed(&[seed; 32]).public();
+        let protobuf = [&[0x08, 0x01, 0x12, 0x20][..], key.as_bytes()].concat();
+        Cid::v1(Codec::Libp2pKey, Multihash::identity(&protobuf).unwrap())
+    };
+    let (block, made) = (Cid::of_raw(b"block"), moment("20260102T030405Z"));
+    let auth = BlockAuth::sign(&token, &block, &node(2), made).unwrap();
+    let verify = |block: &Cid, source: &Cid, now| auth.verify(&token.bat, block, source, now);
+    assert_eq!(verify(&block, &node(2), made), Ok(()));
+    assert_eq!(verify(&block, &node(2), made + VALIDITY), Ok(()));
+    assert_eq!(verify(&block, &node(3), made), Err(Refused));
+    assert_eq!(verify(&Cid::of_raw(b"other"), &node(2), made), Err(Refused));
+    let other_codec = Cid::v1(Codec::DagCbor, block.hash().clone());
+    assert_eq!(verify(&other_codec, &node(2), made), Err(Refused));
+    let late = made + VALIDITY + Duration::from_secs(1);
+    assert_eq!(verify(&block, &node(2), late), Err(Refused));
 }

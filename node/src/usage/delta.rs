@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use champ::{Cid, Codec, cbor};
+use champ::{Cid, Codec, cbor::scan_block_lenient};
 
 use crate::{directory::User, error::Refusal, state::State};
 
@@ -102,7 +102,7 @@ async fn look(state: &State, user: &User, cid: Option<&Cid>) -> Result<(i128, Ve
         return Ok((0, Vec::new()));
     };
     // Blocks that arrived from other servers may be unreadable; they have no links then.
-    let links = cbor::decode_shared(block.bytes()).map_or_else(|_| Vec::new(), |v| v.links());
+    let links = scan_block_lenient(block.bytes()).map_or_else(|_| Vec::new(), |scan| scan.links);
     Ok((block.bytes().len() as i128, links))
 }
 

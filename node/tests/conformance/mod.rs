@@ -13,6 +13,7 @@ mod limits;
 mod load;
 mod pointers;
 mod public_files;
+mod rows;
 mod secrecy;
 mod security_keys;
 mod signup;

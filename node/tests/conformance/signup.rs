@@ -374,7 +374,7 @@ async fn pki_1_many_sign_ups_cost_work_and_none_are_free_when_none_are_allowed()
 }
 
 #[tokio::test]
-async fn chains_are_renewed_and_never_rolled_back() {
+async fn pki_3_chains_are_renewed_and_never_rolled_back() {
     let node = TestNode::new().await;
     let alice = Account::sign_up(&node, "alice", 7).await;
     let existing = chain(&node, "alice").await;

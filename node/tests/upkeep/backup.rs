@@ -100,7 +100,12 @@ async fn rel_12_a_restore_on_another_machine_is_the_same_node() {
     let known = restored(&*copy.store).await.unwrap().unwrap();
     assert_eq!(known.created_seconds, NOW_SECONDS);
     assert_eq!(restored(&*world.store).await.unwrap(), None);
-    for name in ["names-owner.key", "names-writer.key", "tls/account.json"] {
+    for name in [
+        "names-owner.key",
+        "names-writer.key",
+        "second-factors.key",
+        "tls/account.json",
+    ] {
         let of = |world: &World| fs::read(world.data().join(name)).unwrap();
         assert_eq!(of(&copy), of(&world), "{name}");
     }
