@@ -80,6 +80,9 @@ pub struct Config {
     pub tls: TlsConfig,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// True to make a new identity key when the one of the data folder is lost or was exchanged. For one start:
+    /// the ids of before still name the node afterwards.
+    pub allows_new_identity: bool,
     /// Server ids to answer to instead of the one kept in the data folder; the last one is current.
     pub server_ids: Vec<Cid>,
 }
@@ -171,6 +174,7 @@ impl Default for Config {
             trusted_proxies: Vec::new(),
             tls: TlsConfig::default(),
             clock: Arc::new(SystemClock),
+            allows_new_identity: false,
             server_ids: Vec::new(),
         }
     }

@@ -34,6 +34,24 @@ pub enum KeyFileError {
         /// Why.
         source: io::Error,
     },
+    /// The file is gone, and stored data belongs to its key.
+    #[error("key file {} is missing, and this data belongs to its key", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file holds another key than the one that stored data belongs to.
+    #[error("key file {} holds another key than the one this data belongs to", path.display())]
+    Exchanged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Others than the owner can read or write the file.
+    #[error("key file {} can be read or changed by others", path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file does not hold 32 bytes.
     #[error("key file {} is damaged: it does not hold 32 bytes", path.display())]
     Damaged {
@@ -103,6 +121,9 @@ pub(crate) fn load_or_create_secret(
     };
     match fs::read(&path).map(Zeroizing::new) {
         Ok(bytes) => {
+            if is_exposed(&path).map_err(io)? {
+                return Err(KeyFileError::Exposed { path });
+            }
             let secret = <&[u8; 32]>::try_from(bytes.as_slice())
                 .map_err(|_| KeyFileError::Damaged { path: path.clone() })?;
             Ok(Zeroizing::new(*secret))
@@ -151,7 +172,12 @@ mod tests {
         let first = load_or_create_key(folder.path(), "node.key").unwrap();
         let again = load_or_create_key(folder.path(), "node.key").unwrap();
         assert_eq!(first.public(), again.public());
-        fs::write(folder.path().join("node.key"), b"short").unwrap();
+        let file = folder.path().join("node.key");
+        fs::OpenOptions::new()
+            .write(true)
+            .open(file)
+            .and_then(|file| file.set_len(5))
+            .unwrap();
         assert!(matches!(
             load_or_create_key(folder.path(), "node.key"),
             Err(KeyFileError::Damaged { .. })

@@ -47,6 +47,7 @@ mod guard;
 mod http;
 mod messages;
 mod node;
+mod node_keys;
 mod pointers;
 mod registrar;
 mod second_factors;

@@ -6,10 +6,7 @@ use bytes::Bytes;
 use champ::Cid;
 use http::{Request, Response};
 use http_body_util::Full;
-use pki::{
-    keys::{SecretKeyWithHash, SecretSigningKey},
-    proof_of_work::DifficultyPolicy,
-};
+use pki::{keys::SecretKeyWithHash, proof_of_work::DifficultyPolicy};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
@@ -23,10 +20,10 @@ use crate::{
     guard::Guards,
     health::{self, Health, Probe},
     http::{Admission, Hosts, Origin, RequestBody, Transport, answer, secure_site, serve},
-    identity::{KeyFileError, NodeIdentity, load_or_create_key, load_or_create_secret},
+    identity::{KeyFileError, load_or_create_secret},
     metrics::{self, Metrics},
+    node_keys::NodeKeys,
     operator,
-    random::OsRandom,
     registrar::Registrar,
     second_factors::{self, FactorKey, FactorKeyError},
     signup::{UserCount, token_key},
@@ -43,14 +40,8 @@ use crate::{
     writers::Writers,
 };
 
-/// File of the key behind the node's server id.
-const NODE_KEY: &str = "node.key";
-/// File of the key that owns the node's name table.
-const TABLE_OWNER_KEY: &str = "names-owner.key";
 /// File of the key under which second factor secrets are stored.
 const SECOND_FACTOR_KEY: &str = "second-factors.key";
-/// File of the key that signs the node's name table.
-const TABLE_WRITER_KEY: &str = "names-writer.key";
 
 /// How long the log reminds of a restore.
 const RESTORE_NOTICE_SECONDS: i64 = 30 * 86_400;
@@ -116,10 +107,8 @@ impl Node {
     /// [`OpenError`].
     pub async fn with_store(config: Config, store: Arc<dyn Store>) -> Result<Self, OpenError> {
         let folder = config.data.as_deref();
-        let identity = match NodeIdentity::from_ids(config.server_ids.clone()) {
-            Some(identity) => identity,
-            None => NodeIdentity::of_key(&key(folder, NODE_KEY)?.public()),
-        };
+        let keys = NodeKeys::open(&config, store.as_ref()).await?;
+        let identity = keys.identity;
         let now = config.clock.now_millis();
         let since_epoch = Duration::from_millis(u64::try_from(now).unwrap_or(0));
         let policy = DifficultyPolicy::new(
@@ -127,8 +116,8 @@ impl Node {
             std::time::UNIX_EPOCH + since_epoch,
         );
         let registrar = Registrar::new(
-            SecretKeyWithHash::new(key(folder, TABLE_OWNER_KEY)?),
-            SecretKeyWithHash::new(key(folder, TABLE_WRITER_KEY)?),
+            SecretKeyWithHash::new(keys.table_owner),
+            SecretKeyWithHash::new(keys.table_writer),
             policy,
         );
         let hosts = Hosts::new(config.listen, config.public_host.as_deref(), identity.all())?
@@ -447,14 +436,18 @@ pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
-}
-
-fn key(folder: Option<&Path>, file: &str) -> Result<SecretSigningKey, KeyFileError> {
-    match folder {
-        Some(folder) => load_or_create_key(folder, file),
-        None => Ok(SecretSigningKey::generate(&mut OsRandom)),
+    builder.create(folder)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        // A folder that was made by other means; the keys in it are checked on their own.
+        let mode = fs::metadata(folder)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+            tracing::warn!(folder = %folder.display(), "others could enter the data folder; closed it to them");
+        }
     }
+    Ok(())
 }
 
 /// Reads or makes the key of second factors; never makes a new one next to rows that need another.
