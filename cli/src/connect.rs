@@ -133,7 +133,7 @@ pub fn named_place(connection: &Connection) -> Result<Option<Place>, Failure> {
 pub async fn connect(connection: &Connection, output: Output) -> Result<Connected, Failure> {
     let given = password::given(PASSWORD, connection.password_file.as_deref())?;
     let place = named_place(connection)?;
-    let files = SessionFiles::find(connection.config.as_deref())?;
+    let files = SessionFiles::find(connection.session_dir.as_deref())?;
     // A broken session file must not stand in the way of somebody who brings name and password.
     let kept = match files.load() {
         Ok(kept) => kept.filter(|kept| fits(kept, connection, place.as_ref())),

@@ -4,6 +4,7 @@
 
 pub mod args;
 pub mod commands;
+pub mod config;
 pub mod connect;
 pub mod environment;
 pub mod exit;
@@ -15,6 +16,7 @@ pub mod output;
 pub mod password;
 pub mod progress;
 pub mod remote_path;
+pub mod secrets;
 pub mod session;
 pub mod transport;
 
@@ -25,8 +27,9 @@ use clap::Parser;
 use crate::{
     args::{Cli, Command},
     commands::{
-        backup, cat, check, gc, get, login, ls, mkdir, mv, passwd, put, quota, rm, scrub, serve,
-        signup, space, stat, users, web_hash, write,
+        backup, cat, check, config as config_command, doctor, gc, get, invite, login, ls, messages,
+        mkdir, mv, passwd, put, quota, rm, scrub, serve, signup, space, space_requests, stat,
+        users, waitlist, web_hash, write,
     },
     exit::{Class, Failure},
     output::Output,
@@ -35,6 +38,7 @@ use crate::{
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    secrets::take();
     let mut cli = Cli::parse();
     if cli.command.is_none() {
         cli = Cli::parse_from(std::env::args_os().chain(["serve".into()]));
@@ -115,6 +119,8 @@ async fn client_command(command: &Command, output: Output) -> Result<(), Failure
         Command::Stat(args) => Box::pin(stat::run(args, output)).await,
         Command::Passwd(args) => Box::pin(passwd::run(args, output)).await,
         Command::Space(args) => Box::pin(space::run(args, output)).await,
+        Command::Config(args) => config_command::run(args, output),
+        Command::Doctor(args) => Box::pin(doctor::run(args, output)).await,
         Command::Users(args) => Box::pin(users::run(args, output)).await,
         Command::Quota(args) => Box::pin(quota::run(args, output)).await,
         Command::Gc(args) => Box::pin(gc::run(args, output)).await,
@@ -124,6 +130,10 @@ async fn client_command(command: &Command, output: Output) -> Result<(), Failure
         Command::Backup(args) => Box::pin(backup::run(args, output)).await,
         Command::Restore(args) => Box::pin(backup::run_restore(args, output)).await,
         Command::WebHash(args) => web_hash::run(args, output),
+        Command::SpaceRequests(args) => Box::pin(space_requests::run(args, output)).await,
+        Command::Invite(args) => Box::pin(invite::run(args, output)).await,
+        Command::Messages(args) => Box::pin(messages::run(args, output)).await,
+        Command::Waitlist(args) => Box::pin(waitlist::run(args, output)).await,
     }
 }
 

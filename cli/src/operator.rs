@@ -23,7 +23,7 @@ use tokio::net::UnixStream;
 use crate::{
     args::OperatorOptions,
     commands::serve::open_node,
-    connect::default_data,
+    config,
     exit::{Class, Failure},
     output::Output,
 };
@@ -53,10 +53,7 @@ impl Operator {
     ///
     /// When there is no such folder, or a process has it that does not answer.
     pub async fn reach(options: &OperatorOptions) -> Result<Self, Failure> {
-        let folder = match &options.data {
-            Some(folder) => folder.clone(),
-            None => default_data()?,
-        };
+        let folder = config::data_folder(&options.flags())?;
         if !folder.is_dir() {
             return Err(Failure::new(
                 Class::Local,
@@ -70,10 +67,7 @@ impl Operator {
                 place: Place::Running,
             });
         }
-        let config = node::Config {
-            data: Some(folder.clone()),
-            ..crate::commands::serve::default_config()
-        };
+        let config = config::load(&options.flags())?.settings.node;
         let node = open_node(config).await.map_err(|failure| {
             if failure.class == Class::InUse {
                 let socket = folder.join(listener::SOCKET_FILE);
@@ -198,6 +192,15 @@ impl Operator {
             status => Err(not_understood(&status)),
         }
     }
+}
+
+/// Reads an item of an operation.
+///
+/// # Errors
+///
+/// When the running node is of another version.
+pub fn item<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Failure> {
+    serde_json::from_value(value).map_err(|error| not_understood(&error))
 }
 
 /// Connects to the socket in a data folder; `None` when no process listens on it.

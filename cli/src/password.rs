@@ -8,7 +8,10 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use crate::exit::{Class, Failure};
+use crate::{
+    exit::{Class, Failure},
+    secrets,
+};
 
 /// A password; wiped from memory when dropped.
 pub type Password = Zeroizing<String>;
@@ -22,10 +25,7 @@ pub fn given(variable: &str, file: Option<&Path>) -> Result<Option<Password>, Fa
     if let Some(file) = file {
         return read_file(file).map(Some);
     }
-    match std::env::var(variable) {
-        Ok(password) if !password.is_empty() => Ok(Some(Zeroizing::new(password))),
-        _ => Ok(None),
-    }
+    secrets::variable(variable)
 }
 
 /// Asks for a password without echo.

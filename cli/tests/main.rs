@@ -10,6 +10,7 @@ mod bad_input;
 mod crash;
 mod files;
 mod gc;
+mod hardening;
 mod help;
 mod operator;
 mod secrecy;

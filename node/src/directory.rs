@@ -35,6 +35,26 @@ pub(crate) struct User {
     pub(crate) is_local: bool,
 }
 
+/// How far the removal of a user from this node is (Spec: 12 §8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// Its rights have ended; its data may not be gone yet.
+    Going,
+    /// Nothing but the name is left.
+    Done,
+}
+
+impl Removal {
+    /// Adds the row to a batch.
+    pub(crate) fn write(self, batch: Batch, name: &Username) -> Batch {
+        let row: &[u8] = match self {
+            Self::Going => b"going",
+            Self::Done => b"done",
+        };
+        batch.put(tables::REMOVED, name.as_str().as_bytes().to_vec(), row)
+    }
+}
+
 /// Looks up names and keys.
 pub(crate) struct Directory {
     store: Arc<dyn Store>,
@@ -155,14 +175,26 @@ impl Directory {
         }
     }
 
+    /// Returns how far the removal of a user is, `None` for users who are not removed.
+    pub(crate) async fn removal(&self, name: &Username) -> Result<Option<Removal>, Refusal> {
+        let key = name.as_str().as_bytes();
+        let row = self.store.get(tables::REMOVED, key).await?;
+        Ok(row.map(|row| match row.as_ref() {
+            b"done" => Removal::Done,
+            _ => Removal::Going,
+        }))
+    }
+
     async fn load(&self, name: Username, owner: &Owner) -> Result<User, Refusal> {
         let chain = self.chain(name.as_str()).await?;
         let no_home = || Refusal::NoHome(owner.cid().clone());
         let identity = chain.identity().ok_or_else(no_home)?.clone();
         let home = chain.home().ok_or_else(no_home)?;
+        let is_home = self.identity.is_own(home) || *home == placeholder_provider();
         Ok(User {
             partition: partition_of(&name)?,
-            is_local: self.identity.is_own(home) || *home == placeholder_provider(),
+            // Whoever was removed has no home here any more, whatever the claim says.
+            is_local: is_home && self.removal(&name).await?.is_none(),
             name,
             identity,
         })

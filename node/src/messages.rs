@@ -136,6 +136,50 @@ pub(crate) async fn send(state: &State, name: &Username, signed: &[u8]) -> Resul
     Err(Refusal::RateLimit("Too many messages at once"))
 }
 
+/// Stores a message of the operator and returns its id; operators are not limited by the hour.
+pub(crate) async fn send_from_operator(
+    state: &State,
+    name: &Username,
+    body: &str,
+    reply_to: Option<i64>,
+) -> Result<i64, Refusal> {
+    for _ in 0..MAX_ATTEMPTS {
+        let (before, mut stored) = load(state, name).await?;
+        if stored.len() >= MAX_MESSAGES {
+            return Err(Refusal::rule("the mailbox of this user is full"));
+        }
+        if let Some(id) = reply_to
+            && !stored.iter().any(|known| known.message.id == id)
+        {
+            return Err(Refusal::rule("there is no message with the id to answer"));
+        }
+        let message = ServerMessage {
+            id: next_id(&stored),
+            kind: MessageKind::FromServer,
+            sent_epoch_millis: state.clock.now_millis(),
+            body: body.to_owned(),
+            reply_to,
+            is_dismissed: false,
+        };
+        let id = message.id;
+        // Nobody signs these, so no signed message can have the same digest.
+        let digest = Sha256::digest(message.encode()).into();
+        stored.push(Stored { message, digest });
+        if store(state, name, before, &stored).await? {
+            return Ok(id);
+        }
+    }
+    Err(Refusal::RateLimit("Too many messages at once"))
+}
+
+/// Returns all messages of a user in order of sending.
+pub(crate) async fn all(state: &State, name: &Username) -> Result<Vec<ServerMessage>, Refusal> {
+    let (_, stored) = load(state, name).await?;
+    let mut messages: Vec<_> = stored.into_iter().map(|stored| stored.message).collect();
+    messages.sort_by_key(|message| (message.sent_epoch_millis, message.id));
+    Ok(messages)
+}
+
 fn next_id(stored: &[Stored]) -> i64 {
     stored
         .iter()

@@ -165,19 +165,13 @@ async fn admit(state: &State, name: &Username, token: &str) -> Result<(Batch, u6
     };
     let granted = quota.unwrap_or(default);
     let token_key = token_key(token);
-    let is_token_known = !token.is_empty()
-        && state
-            .store
-            .get(tables::SIGNUP_TOKENS, &token_key)
-            .await?
-            .is_some();
-    if is_token_known {
+    let known_token = match token {
+        "" => None,
+        _ => state.store.get(tables::SIGNUP_TOKENS, &token_key).await?,
+    };
+    if let Some(row) = known_token {
         let used = Batch::new()
-            .expect(
-                tables::SIGNUP_TOKENS,
-                token_key.clone(),
-                Some(bytes::Bytes::new()),
-            )
+            .expect(tables::SIGNUP_TOKENS, token_key.clone(), Some(row))
             .remove(tables::SIGNUP_TOKENS, token_key);
         return Ok((grant(used), granted));
     }
@@ -371,6 +365,14 @@ impl UserCount {
             }
         });
         Ok(counted.await?.load(std::sync::atomic::Ordering::Relaxed))
+    }
+
+    /// Counts a user whose space was just taken away.
+    pub(crate) fn removed(&self) {
+        use std::sync::atomic::Ordering::Relaxed;
+        if let Some(count) = self.0.get() {
+            let _ = count.fetch_update(Relaxed, Relaxed, |count| count.checked_sub(1));
+        }
     }
 
     /// Counts a user who was just given space.

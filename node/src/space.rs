@@ -71,6 +71,11 @@ pub(crate) async fn request(state: &State, user: &User, signed: &[u8]) -> Result
     Err(Refusal::RateLimit("Too many space requests at once"))
 }
 
+/// Reads a signed request; who signed it is the caller's matter.
+pub(crate) fn read_signed(signed: &[u8]) -> Result<SpaceRequest, Refusal> {
+    read(signed.get(SIGNATURE_BYTES..).unwrap_or_default())
+}
+
 fn read(message: &[u8]) -> Result<SpaceRequest, Refusal> {
     SpaceRequest::decode(message)
         .map_err(|error| Refusal::malformed(format!("Invalid space request: {error}")))
@@ -157,7 +162,7 @@ pub(crate) async fn approve(state: &State, admin: &Owner, signed: &[u8]) -> Resu
         .await?
         .verify_attached(&labelled.signed)
         .map_err(|_| Refusal::Signature)?;
-    let request = read(labelled.signed.get(SIGNATURE_BYTES..).unwrap_or_default())?;
+    let request = read_signed(&labelled.signed)?;
     if request.username != labelled.username || !user.is_local {
         return Err(Refusal::rule("Space request is for another user"));
     }

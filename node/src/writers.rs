@@ -225,6 +225,14 @@ impl Writers {
         self.misses.lock().remove(&user.name);
     }
 
+    /// Forgets writers whose rows were removed.
+    pub(crate) fn forget<'a>(&self, writers: impl Iterator<Item = &'a Writer>) {
+        let mut known = self.known.lock();
+        for writer in writers {
+            known.remove(writer);
+        }
+    }
+
     /// Registers writers that are not registered yet.
     async fn add(
         &self,

@@ -12,6 +12,7 @@
 
 mod conformance;
 mod gc;
+mod operator;
 #[cfg(unix)]
 mod servers;
 mod store;

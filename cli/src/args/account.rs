@@ -17,13 +17,8 @@ pub struct SignupArgs {
     #[arg(long, conflicts_with = "password_file")]
     pub generate: bool,
 
-    /// Invitation that some nodes ask for.
-    #[arg(
-        long,
-        env = "KASTRO_SIGNUP_TOKEN",
-        hide_env_values = true,
-        value_name = "TOKEN"
-    )]
+    /// Invitation that some nodes ask for [env: KASTRO_SIGNUP_TOKEN].
+    #[arg(long, value_name = "TOKEN")]
     pub token: Option<String>,
 
     /// Do not keep a session on this machine afterwards.
@@ -53,11 +48,11 @@ pub struct LogoutArgs {
     /// Folder of the session [default: ~/.config/kastro].
     #[arg(
         long,
-        env = "KASTRO_CONFIG",
+        env = "KASTRO_SESSION_DIR",
         hide_env_values = true,
         value_name = "DIR"
     )]
-    pub config: Option<PathBuf>,
+    pub session_dir: Option<PathBuf>,
 }
 
 /// Options of `passwd`.

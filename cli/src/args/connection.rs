@@ -54,10 +54,10 @@ pub struct Connection {
     /// Folder of the session that `login` keeps [default: ~/.config/kastro].
     #[arg(
         long,
-        env = "KASTRO_CONFIG",
+        env = "KASTRO_SESSION_DIR",
         hide_env_values = true,
         value_name = "DIR",
         hide_short_help = true
     )]
-    pub config: Option<PathBuf>,
+    pub session_dir: Option<PathBuf>,
 }

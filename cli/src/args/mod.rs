@@ -21,18 +21,24 @@ pub use files::{
     TruncateArgs, WriteArgs,
 };
 pub use operator::{
-    OperatorOptions, QuotaArgs, QuotaCommand, QuotaDefaultArgs, QuotaRecountArgs, QuotaSetArgs,
-    QuotaShowArgs, UserArgs, UsersArgs, UsersCommand, UsersListArgs,
+    ApproveArgs, DoctorArgs, InviteArgs, InviteCommand, InviteNewArgs, InviteRevokeArgs,
+    MessageSendArgs, MessagesArgs, MessagesCommand, NodeArgs, OperatorOptions, QuotaArgs,
+    QuotaCommand, QuotaDefaultArgs, QuotaRecountArgs, QuotaSetArgs, QuotaShowArgs,
+    SpaceRequestsArgs, SpaceRequestsCommand, UserArgs, UserRemoveArgs, UsersArgs, UsersCommand,
+    WaitlistArgs, WaitlistCommand, WaitlistRemoveArgs,
 };
-pub use serve::{LogFormat, ServeArgs, WebHashArgs};
+pub use serve::{ConfigArgs, LogFormat, NodeOptions, ServeArgs, WebHashArgs};
 pub use upkeep::{BackupArgs, CheckArgs, GcArgs, RepairArgs, RestoreArgs, ScrubArgs};
 
 use account::{LOGIN_EXAMPLES, PASSWD_EXAMPLES, SIGNUP_EXAMPLES};
 use files::{
     CAT_EXAMPLES, GET_EXAMPLES, LS_EXAMPLES, MV_EXAMPLES, PUT_EXAMPLES, RM_EXAMPLES, WRITE_EXAMPLES,
 };
-use operator::{QUOTA_EXAMPLES, USERS_EXAMPLES};
-use serve::{SERVE_EXAMPLES, WEB_HASH_EXAMPLES};
+use operator::{
+    DOCTOR_EXAMPLES, INVITE_EXAMPLES, MESSAGES_EXAMPLES, QUOTA_EXAMPLES, SPACE_REQUESTS_EXAMPLES,
+    USERS_EXAMPLES,
+};
+use serve::{CONFIG_EXAMPLES, SERVE_EXAMPLES, WEB_HASH_EXAMPLES};
 use upkeep::{BACKUP_EXAMPLES, CHECK_EXAMPLES, GC_EXAMPLES, REPAIR_EXAMPLES, RESTORE_EXAMPLES};
 
 /// Your files on your own machine, encrypted before they leave your hands.
@@ -113,6 +119,12 @@ pub enum Command {
     /// Show how much space is used and how much there is.
     Space(SpaceArgs),
 
+    /// Show the settings of a node and where each came from.
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Config(ConfigArgs),
+    /// Look for what commonly goes wrong with a node, and say what to do.
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
     /// List, show and remove the accounts of a node.
     #[command(after_help = USERS_EXAMPLES)]
     Users(UsersArgs),
@@ -122,6 +134,17 @@ pub enum Command {
     /// Delete blocks that nothing needs any more.
     #[command(after_help = GC_EXAMPLES)]
     Gc(GcArgs),
+    /// List, grant and decline requests for more space.
+    #[command(after_help = SPACE_REQUESTS_EXAMPLES)]
+    SpaceRequests(SpaceRequestsArgs),
+    /// Make, list and revoke sign-up tokens.
+    #[command(after_help = INVITE_EXAMPLES)]
+    Invite(InviteArgs),
+    /// Write to the users of a node, and read what they wrote.
+    #[command(after_help = MESSAGES_EXAMPLES)]
+    Messages(MessagesArgs),
+    /// Show who waits for a place.
+    Waitlist(WaitlistArgs),
     /// Verify everything a node stores.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),

@@ -39,7 +39,7 @@ async fn log_in(
         None => password::ask(&format!("Password of {name}: "), PASSWORD)?,
     };
     let session = sign_in(&reached.client, name, &password, output).await?;
-    let files = SessionFiles::find(args.connection.config.as_deref())?;
+    let files = SessionFiles::find(args.connection.session_dir.as_deref())?;
     keep(&session, &reached.place, &files)?;
     if output.json {
         output.json(&serde_json::json!({ "user": name }))?;
@@ -56,7 +56,7 @@ async fn log_in(
 ///
 /// When the files cannot be removed.
 pub fn forget(args: &LogoutArgs, output: Output) -> Result<(), Failure> {
-    let files = SessionFiles::find(args.config.as_deref())?;
+    let files = SessionFiles::find(args.session_dir.as_deref())?;
     let was_there = files.remove()?;
     if output.json {
         return output.json(&serde_json::json!({ "was_logged_in": was_there }));

@@ -3,12 +3,13 @@
 use std::{
     error::Error,
     io::{self, IsTerminal},
-    net::{SocketAddr, ToSocketAddrs},
+    net::SocketAddr,
     path::Path,
 };
 
 use node::{
     Config, Node, OpenError,
+    identity::KeyFileError,
     operator::listener::{Door, DoorError},
     store::StoreError,
 };
@@ -20,7 +21,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     args::{LogFormat, ServeArgs},
-    connect::default_data,
+    config::{self, Settings},
     exit::{Class, Failure},
     human,
     output::Output,
@@ -32,28 +33,22 @@ use crate::{
 ///
 /// When the node cannot start, or its disk fails.
 pub async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure> {
-    start_log(args)?;
-    let data = match &args.data {
-        Some(data) => data.clone(),
-        None => default_data()?,
-    };
-    let mut config = default_config();
-    config.data = Some(data.clone());
-    config.listen = resolve(&args.listen)?;
-    config.public_host.clone_from(&args.public_host);
-    config.web.clone_from(&args.web);
-    config.is_public = args.public_host.is_some();
-    if let Some(quota) = args.quota {
-        config.default_quota_bytes = quota;
+    let effective = config::load(&args.node.flags())?;
+    start_log(&effective.settings)?;
+    for variable in config::unknown_variables() {
+        tracing::warn!(variable, "environment variable is set and means nothing");
     }
+    let data = effective.data().to_path_buf();
+    let mut config = effective.settings.node;
+    config.allows_new_identity = args.new_identity;
     let quota_bytes = config.default_quota_bytes;
     // The address first: a second node must not touch anything.
     let listener = TcpListener::bind(config.listen)
         .await
-        .map_err(|error| bind_failure(&args.listen, &error))?;
+        .map_err(|error| bind_failure(config.listen, &error))?;
     let address = listener
         .local_addr()
-        .map_err(|error| bind_failure(&args.listen, &error))?;
+        .map_err(|error| bind_failure(config.listen, &error))?;
     config.listen = address;
     let node = open_node(config).await?;
     let stop = StopSignals::listen()?;
@@ -94,15 +89,6 @@ pub async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure> {
     })
 }
 
-/// Returns the settings of a node at home.
-#[must_use]
-pub fn default_config() -> Config {
-    Config {
-        default_quota_bytes: DEFAULT_QUOTA_BYTES,
-        ..Config::default()
-    }
-}
-
 /// Opens a node and says what is wrong when it cannot be.
 ///
 /// # Errors
@@ -137,8 +123,11 @@ pub async fn open_node(config: Config) -> Result<Node, Failure> {
 }
 
 /// Returns what the operator can do about a data folder that a node refuses to start on.
-fn what_to_do(error: &OpenError) -> Option<&'static str> {
-    match error {
+fn what_to_do(error: &OpenError) -> Option<String> {
+    if let OpenError::Key(error) = error {
+        return about_key(error);
+    }
+    let help: Option<&str> = match error {
         OpenError::Restoring(_) => Some(
             "run the same `kastro restore` again: it goes on where it broke off; or remove the folder and \
              begin anew",
@@ -153,6 +142,24 @@ fn what_to_do(error: &OpenError) -> Option<&'static str> {
              a new folder from a backup (`kastro restore`) and keep this one until all is well: its blocks \
              are still there",
         ),
+        _ => return None,
+    };
+    help.map(str::to_owned)
+}
+
+/// Returns what the operator can do about a key file.
+fn about_key(error: &KeyFileError) -> Option<String> {
+    match error {
+        KeyFileError::Exposed { path } => Some(format!(
+            "if nobody else has seen it: chmod 600 {}",
+            path.display()
+        )),
+        KeyFileError::Missing { .. } | KeyFileError::Exchanged { .. } => Some(
+            "put the file back from a backup; if node.key is lost for good, start once with \
+             `kastro serve --new-identity`"
+                .to_owned(),
+        ),
+        KeyFileError::Damaged { .. } => Some("put the file back from a backup".to_owned()),
         _ => None,
     }
 }
@@ -214,7 +221,7 @@ fn announce(
 }
 
 /// Returns an address to connect to: a node that listens everywhere is reached here too.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         let loopback: std::net::IpAddr = if address.is_ipv4() {
             std::net::Ipv4Addr::LOCALHOST.into()
@@ -226,19 +233,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-fn resolve(listen: &str) -> Result<SocketAddr, Failure> {
-    let wrong = || {
-        Failure::new(
-            Class::Usage,
-            format!("`{listen}` is not an address to listen on"),
-        )
-        .help("write ADDRESS:PORT, for example 127.0.0.1:8000 or 0.0.0.0:8000")
-    };
-    let mut addresses = listen.to_socket_addrs().map_err(|_| wrong())?;
-    addresses.next().ok_or_else(wrong)
-}
-
-fn bind_failure(listen: &str, error: &io::Error) -> Failure {
+fn bind_failure(listen: SocketAddr, error: &io::Error) -> Failure {
     let failure = |class| Failure::new(class, format!("cannot listen on {listen}: {error}"));
     match error.kind() {
         io::ErrorKind::AddrInUse => failure(Class::InUse)
@@ -250,11 +245,11 @@ fn bind_failure(listen: &str, error: &io::Error) -> Failure {
     }
 }
 
-fn start_log(args: &ServeArgs) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&args.log).map_err(|error| {
+fn start_log(settings: &Settings) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&settings.log).map_err(|error| {
         Failure::new(
             Class::Usage,
-            format!("`{}` is no log filter: {error}", args.log),
+            format!("`{}` is no log filter: {error}", settings.log),
         )
         .help(
             "write a level (error, warn, info, debug, trace) or MODULE=LEVEL, separated by commas",
@@ -264,7 +259,7 @@ fn start_log(args: &ServeArgs) -> Result<(), Failure> {
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr);
-    match args.log_format {
+    match settings.log_format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
     }
@@ -318,22 +313,9 @@ impl StopSignals {
 }
 
 const DEFAULT_PORT: u16 = 8000;
-/// Space of a new account when the operator does not say: as good as no limit for the disks of a home, and
-/// still a bound for a stranger.
-const DEFAULT_QUOTA_BYTES: u64 = 1 << 40;
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_to_listen_on() {
-        assert_eq!(resolve("127.0.0.1:0").unwrap().port(), 0);
-        assert_eq!(resolve("[::1]:80").unwrap().port(), 80);
-        for wrong in ["", "127.0.0.1", "8000", "http://127.0.0.1:8000"] {
-            assert_eq!(resolve(wrong).unwrap_err().class, Class::Usage, "{wrong}");
-        }
-    }
 
     #[test]
     fn a_node_that_listens_everywhere_is_reached_on_loopback() {

@@ -44,8 +44,11 @@ async fn sign_up(
         None if args.generate => suggestion.clone(),
         None => password::ask_new(&suggestion, PASSWORD)?,
     };
-    let token = args.token.as_deref().unwrap_or_default();
-    let session = reached.client.sign_up(name, &password, token).await?;
+    let token = match args.token.clone() {
+        Some(token) => token.into(),
+        None => crate::secrets::variable("KASTRO_SIGNUP_TOKEN")?.unwrap_or_default(),
+    };
+    let session = reached.client.sign_up(name, &password, &token).await?;
     if output.json {
         let mut result = serde_json::json!({ "user": name });
         if args.generate
@@ -64,7 +67,7 @@ async fn sign_up(
         output.hint("The line above is its passphrase, the only key to its files: write it down.");
     }
     if !args.no_session {
-        let files = SessionFiles::find(args.connection.config.as_deref())?;
+        let files = SessionFiles::find(args.connection.session_dir.as_deref())?;
         keep(&session, &reached.place, &files)?;
         output.hint("You are logged in on this machine; `kastro logout` forgets that.");
     }

@@ -1,10 +1,13 @@
 //! `kastro users`: the accounts of a node.
 
-use node::operator::users::{Home, ListUsers, ShowUser, UserDetails, UserSummary};
+use node::operator::{
+    removal::RemoveUser,
+    users::{Home, ListUsers, ShowUser, UserDetails, UserSummary},
+};
 
 use crate::{
-    args::{OperatorOptions, UserArgs, UsersArgs, UsersCommand},
-    exit::{Class, Failure},
+    args::{OperatorOptions, UserArgs, UserRemoveArgs, UsersArgs, UsersCommand},
+    exit::Failure,
     human,
     operator::Operator,
     output::Output,
@@ -19,7 +22,28 @@ pub async fn run(args: &UsersArgs, output: Output) -> Result<(), Failure> {
     match &args.command {
         UsersCommand::List(args) => list(&args.node, output).await,
         UsersCommand::Show(args) => show(args, output).await,
+        UsersCommand::Remove(args) => remove(args, output).await,
     }
+}
+
+async fn remove(args: &UserRemoveArgs, output: Output) -> Result<(), Failure> {
+    let operator = Operator::reach(&args.node).await?;
+    let operation = RemoveUser {
+        name: args.name.clone(),
+        force: args.force,
+    };
+    let removed = operator.ask_for(operation, output).await;
+    operator.close().await;
+    let removed = removed?;
+    if output.json {
+        return output.json(&removed);
+    }
+    output.line(&format!(
+        "removed {}: {} blocks, {}",
+        human::printable(&removed.name),
+        removed.blocks,
+        human::size(removed.bytes)
+    ))
 }
 
 async fn list(options: &OperatorOptions, output: Output) -> Result<(), Failure> {
@@ -35,9 +59,7 @@ async fn list(options: &OperatorOptions, output: Output) -> Result<(), Failure> 
             if output.json {
                 return output.json(&item);
             }
-            let user: UserSummary = serde_json::from_value(item)
-                .map_err(|error| Failure::new(Class::WrongServer, error.to_string()))?;
-            output.line(&line(&user))
+            output.line(&line(&crate::operator::item(item)?))
         })
         .await;
     operator.close().await;
@@ -145,6 +167,8 @@ const fn home(home: Home) -> &'static str {
     match home {
         Home::Here => "here",
         Home::Elsewhere => "elsewhere",
+        Home::Removed => "removed",
+        Home::BeingRemoved => "removing",
         Home::Unclaimed => "unclaimed",
     }
 }

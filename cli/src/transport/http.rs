@@ -73,6 +73,31 @@ impl HttpTransport {
         }
     }
 
+    /// Asks any web server for the time, as it stands in its answers.
+    ///
+    /// # Errors
+    ///
+    /// `NoServer` when nobody answers in time; an answer without a time is an empty text.
+    pub async fn date(&self) -> Result<String, Failure> {
+        let unreachable = |why: String| {
+            Failure::new(
+                Class::NoServer,
+                format!("cannot ask {} for the time: {why}", self.server()),
+            )
+        };
+        let request = Request::head(&self.base)
+            .header(header::USER_AGENT, USER_AGENT)
+            .body(Full::default())
+            .map_err(|error| unreachable(error.to_string()))?;
+        let reply = timeout(CONNECT_TIMEOUT, self.client.request(request))
+            .await
+            .map_err(|_| unreachable("no answer in time".to_owned()))?
+            .map_err(|error| unreachable(error.to_string()))?;
+        let date = reply.headers().get(header::DATE);
+        let date = date.and_then(|date| date.to_str().ok());
+        Ok(date.unwrap_or_default().to_owned())
+    }
+
     /// Returns the address as it is used, for messages.
     #[must_use]
     pub fn server(&self) -> &str {

@@ -24,10 +24,7 @@ impl InProcess {
     ///
     /// When the folder cannot be used, for example because a daemon is using it.
     pub async fn open(folder: &Path) -> Result<Self, Failure> {
-        let config = node::Config {
-            data: Some(folder.to_path_buf()),
-            ..crate::commands::serve::default_config()
-        };
+        let config = crate::config::of_folder(folder)?;
         Ok(Self {
             node: open_node(config).await?,
         })

@@ -11,12 +11,18 @@
 //! Spec: 09 §6, 12 §3.4, §8.
 
 pub mod collect;
+pub mod invites;
 pub mod listener;
+pub mod messages;
+pub mod overview;
 pub mod quota;
+pub mod removal;
 mod report;
+pub mod space_requests;
 pub(crate) mod status;
 pub mod upkeep;
 pub mod users;
+pub mod waitlist;
 
 use std::future::Future;
 
@@ -184,6 +190,18 @@ operations! {
     upkeep::Repair,
     upkeep::ShowScrub,
     upkeep::Backup,
+    removal::RemoveUser,
+    space_requests::ListSpaceRequests,
+    space_requests::ApproveSpaceRequest,
+    space_requests::DeclineSpaceRequest,
+    invites::NewInvites,
+    invites::ListInvites,
+    invites::RevokeInvite,
+    messages::SendMessage,
+    messages::ListMessages,
+    waitlist::ListWaiting,
+    waitlist::RemoveWaiting,
+    overview::ShowOverview,
 }
 
 async fn perform_one<O: Operation>(

@@ -9,6 +9,7 @@ use super::{
     users::{claimed, known_name, new_name},
 };
 use crate::{
+    directory::Removal,
     error::Refusal,
     node::Node,
     state::State,
@@ -206,6 +207,17 @@ pub(super) async fn set(
             .put(tables::QUOTAS, key.clone(), quota_row(bytes));
         let conditions = batch.conditions().len();
         batch.append(and.clone());
+        // Whoever is given space again is welcome again, with an empty account.
+        let removal = state.directory.removal(name).await?;
+        if removal == Some(Removal::Going) {
+            return Err(
+                Failed::new(FailedKind::Refused, format!("{name} is being removed"))
+                    .help("finish that first: `kastro users remove`"),
+            );
+        }
+        if removal.is_some() {
+            batch = batch.remove(tables::REMOVED, key.clone());
+        }
         match state.store.commit(batch).await? {
             crate::store::CommitOutcome::Committed => {}
             crate::store::CommitOutcome::ConditionFailed { index, .. } if index < conditions => {
@@ -217,6 +229,10 @@ pub(super) async fn set(
         }
         if row.is_none() {
             state.users.added();
+        }
+        if removal.is_some() {
+            let chain = state.directory.chain(name.as_str()).await?;
+            state.directory.forget(&chain);
         }
         tracing::info!(
             user = name.as_str(),
@@ -260,12 +276,17 @@ async fn quota(state: &State, name: &Username, before: Option<u64>) -> Result<Qu
     })
 }
 
-async fn default_quota(state: &State) -> Result<DefaultQuota, Failed> {
-    let is_set = state
+/// Returns true when an operator's command set the default quota.
+pub(super) async fn is_default_set(state: &State) -> Result<bool, Failed> {
+    Ok(state
         .store
         .get(tables::NODE, DEFAULT_QUOTA)
         .await?
-        .is_some();
+        .is_some())
+}
+
+async fn default_quota(state: &State) -> Result<DefaultQuota, Failed> {
+    let is_set = is_default_set(state).await?;
     Ok(DefaultQuota {
         quota_bytes: default_bytes(state).await?,
         configured_bytes: state.config.default_quota_bytes,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Failed, FailedKind, Operation, Report, Unit};
 use crate::{
     bats,
-    directory::User,
+    directory::{Removal, User},
     node::Node,
     pointers, second_factors,
     state::State,
@@ -61,6 +61,10 @@ pub enum Home {
     Here,
     /// Another node; this one may keep a mirror.
     Elsewhere,
+    /// Nowhere: the account was removed from this node.
+    Removed,
+    /// Its removal was begun and cut off: `users remove` finishes it.
+    BeingRemoved,
     /// Nobody has the name yet: it only has space reserved.
     Unclaimed,
 }
@@ -247,13 +251,16 @@ pub(super) async fn writers_of(
 /// Returns the names that have space or writers here, without the owner of the name table.
 async fn names(state: &State) -> Result<BTreeSet<Username>, Failed> {
     let mut names = BTreeSet::new();
-    for table in [tables::QUOTAS, tables::USER_WRITERS] {
+    for table in [tables::QUOTAS, tables::USER_WRITERS, tables::REMOVED] {
         let mut after: Option<bytes::Bytes> = None;
         loop {
             let page = state.store.scan(table, b"", after.as_deref(), PAGE).await?;
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
-            for (key, _) in page {
+            for (key, row) in page {
+                if table == tables::REMOVED && row.as_ref() == b"done" {
+                    continue;
+                }
                 // Names hold no zero byte: what follows one is the writer.
                 let name = key.split(|byte| *byte == 0).next().unwrap_or_default();
                 let name = std::str::from_utf8(name).ok();
@@ -281,9 +288,11 @@ async fn summary(state: &State, name: &Username) -> Result<UserSummary, Failed> 
     let Some(user) = claimed(state, name).await? else {
         return Ok(summary);
     };
-    summary.home = match user.is_local {
-        true => Home::Here,
-        false => Home::Elsewhere,
+    summary.home = match (state.directory.removal(name).await?, user.is_local) {
+        (Some(Removal::Done), _) => Home::Removed,
+        (Some(Removal::Going), _) => Home::BeingRemoved,
+        (None, true) => Home::Here,
+        (None, false) => Home::Elsewhere,
     };
     let (confirmed, pending) = state.usage.present(state, &user).await?;
     (summary.used_bytes, summary.pending_bytes) = (confirmed, pending);

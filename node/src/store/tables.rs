@@ -44,6 +44,8 @@ pub const PAST_LOGINS: Table = Table::new("past_logins");
 pub const BAT_IDS: Table = Table::new("bat_ids");
 /// Sign-up tokens that have not been used.
 pub const SIGNUP_TOKENS: Table = Table::new("signup_tokens");
+/// Users who were removed from this node, or are being removed, by name.
+pub const REMOVED: Table = Table::new("removed");
 /// Addresses on the waiting list.
 pub const WAITING_LIST: Table = Table::new("waiting_list");
 /// A value by user name that changes with every pointer update of that user, for collections beside writers.

@@ -222,6 +222,11 @@ impl Usage {
         Ok(())
     }
 
+    /// Forgets the account of a user who was removed.
+    pub(crate) fn forget(&self, name: &Username) {
+        self.accounts.lock().remove(name);
+    }
+
     /// Drops what is pending under a closed transaction.
     pub(crate) fn transaction_closed(&self, user: &User, transaction: &TransactionId) {
         let account = self.accounts.lock().get(&user.name).cloned();

@@ -1,0 +1,183 @@
+//! Every setting, once.
+
+use std::collections::BTreeSet;
+
+use node::{
+    config::Network,
+    web::{BlockHost, FrameSource, Label, ScriptHash},
+};
+
+use super::{
+    Settings,
+    codec::{
+        Address, Blocks, Codec, Count, Each, Flag, Floor, Folder, Format, Given, Ids, Maybe, Names,
+        Size, SizeInMemory, Span, Text, Texts, Token,
+    },
+};
+
+/// A setting.
+pub struct Key {
+    /// Name in the file, with a dot after the name of a table.
+    pub name: &'static str,
+    /// The field of [`node::Config`] it sets; `None` for settings of this program.
+    pub field: Option<&'static str>,
+    /// What it does, in a sentence or two.
+    pub doc: &'static str,
+    /// What a value looks like.
+    pub form: &'static str,
+    /// Its value is a secret.
+    pub is_secret: bool,
+    pub(super) set: fn(&mut Settings, &Given) -> Result<(), String>,
+    pub(super) show: fn(&Settings) -> Option<String>,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Key")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Key {
+    /// Returns the environment variable.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!(
+            "KASTRO_{}",
+            self.name.to_ascii_uppercase().replace('.', "_")
+        )
+    }
+
+    /// Returns the table and the name in it.
+    #[must_use]
+    pub fn parts(&self) -> (Option<&'static str>, &'static str) {
+        match self.name.split_once('.') {
+            Some((table, name)) => (Some(table), name),
+            None => (None, self.name),
+        }
+    }
+}
+
+/// Returns the setting of this name; dashes count as underscores.
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    let name = name.replace('-', "_");
+    KEYS.iter().find(|key| key.name == name)
+}
+
+const fn field_of(path: &'static str) -> Option<&'static str> {
+    // `node.x` is a field of the node's settings, everything else is ours.
+    match path.as_bytes() {
+        [b'n', b'o', b'd', b'e', b'.', ..] => Some(path.split_at(5).1),
+        _ => None,
+    }
+}
+
+macro_rules! keys {
+    ($($name:literal ($form:ty $(, $secret:ident)?) => $first:ident $(. $more:ident)*, $doc:literal;)*) => {
+        /// All settings: those without a table first, then table by table.
+        pub const KEYS: &[Key] = &[$(Key {
+            name: $name,
+            field: field_of(concat!(stringify!($first) $(, ".", stringify!($more))*)),
+            doc: $doc,
+            form: <$form as Codec>::FORM,
+            is_secret: keys!(@secret $($secret)?),
+            set: |settings, given| {
+                settings.$first$(.$more)* = <$form as Codec>::read(given)?;
+                Ok(())
+            },
+            show: |settings| <$form as Codec>::show(&settings.$first$(.$more)*),
+        }),*];
+    };
+    (@secret secret) => { true };
+    (@secret) => { false };
+}
+
+keys! {
+    "data" (Maybe<Folder>) => node.data,
+        "Folder that holds everything the node stores. Not in the file that lies in that folder.";
+    "listen" (Address) => node.listen,
+        "Address to listen on. Port 0 takes any free port and prints it.";
+    "public_host" (Maybe<Text>) => node.public_host,
+        "Host name, with port if it is not 443, under which others reach this node.";
+    "public" (Flag) => node.is_public,
+        "Strangers may reach this node: calls without a body may then come as GET. True by itself when public_host is set.";
+    "quota" (Size) => node.default_quota_bytes,
+        "Space each new account gets. `kastro quota default` changes it without a restart and then counts more than this.";
+    "max_users" (Count<u64>) => node.max_users,
+        "Accounts up to which anybody may sign up; further ones need an invite.";
+    "signup_tokens" (Texts, secret) => node.signup_tokens,
+        "Sign-up tokens to add at start, each good for one account. `kastro invite new` makes better ones.";
+    "max_signups_per_day" (Count<u64>) => node.max_signups_per_day,
+        "New names per day before sign-ups cost the newcomer proof of work; 0 refuses all new names.";
+    "admins" (Names) => node.admins,
+        "Users who may approve requests for space from their own client.";
+    "waiting_list" (Flag) => node.waiting_list,
+        "People may leave a mail address when sign-ups are closed (`kastro waitlist list`).";
+    "monitoring" (Maybe<Address>) => node.monitoring,
+        "Address for /metrics and /health, for who brings the token in the data folder's admin.token. Unset: the operator's socket only.";
+    "monitoring_is_open" (Flag) => node.monitoring_is_open,
+        "Allow a monitoring address that other machines reach. The token then crosses the network unencrypted.";
+    "web" (Maybe<Folder>) => node.web,
+        "Folder with a web application to serve.";
+    "instance_bat" (Maybe<Token>, secret) => node.instance_bat,
+        "Token that opens every block, for your own mirror of the whole node.";
+    "upload_window" (Span) => node.upload_window,
+        "Sliding window in which an account may upload as many bytes as its quota.";
+    "blocks" (Blocks) => node.blocks,
+        "Where the bytes of blocks are kept: \"folder\", or a bucket as docs/s3.md describes it.";
+    "free_floor" (Floor) => node.free_floor,
+        "Space of the file system to leave to others; \"default\" is 2 percent, at least 1 GiB. Below it blocks are refused.";
+    "trusted_proxies" (Each<Vec<Network>>) => node.trusted_proxies,
+        "Reverse proxies in front of this node, as addresses or networks (10.0.0.0/8): only what comes from them may say for whom it asks.";
+    "server_ids" (Ids) => node.server_ids,
+        "Server ids to answer to instead of the one of the data folder's key; the last one is current. For a move from another machine.";
+    "log" (Text) => log,
+        "How much to log: error, warn, info, debug, trace, or a filter such as `node=debug`.";
+    "log_format" (Format) => log_format,
+        "Form of the log lines on standard error.";
+    "limits.connections" (Count<usize>) => node.limits.connections,
+        "Open connections of all listeners; more are answered with 503.";
+    "limits.connections_per_address" (Count<usize>) => node.limits.connections_per_address,
+        "Open connections of one address (of one /64 in IPv6); this machine and trusted proxies are exempt.";
+    "limits.requests" (Count<usize>) => node.limits.requests,
+        "Requests at work; more are answered with 503.";
+    "limits.requests_per_address" (Count<usize>) => node.limits.requests_per_address,
+        "Requests of one address at work; more are answered with 429. This machine is exempt.";
+    "limits.buffered_bytes" (SizeInMemory) => node.limits.buffered_bytes,
+        "Bodies and answers in memory; what would be above is answered with 503.";
+    "limits.header_timeout" (Span) => node.limits.header_timeout,
+        "Time to send the head of a request.";
+    "limits.keep_alive" (Span) => node.limits.keep_alive,
+        "Time a connection is kept between an answer and the next request.";
+    "limits.body_idle" (Span) => node.limits.body_idle,
+        "Longest wait for the next piece of a body.";
+    "limits.body_time" (Span) => node.limits.body_time,
+        "Longest time for a whole body.";
+    "limits.slow_after" (Span) => node.limits.slow_after,
+        "After this much time of sending or receiving the rate must be at least min_rate.";
+    "limits.min_rate" (Size) => node.limits.min_rate,
+        "Least bytes a second of a client that sends a body or takes an answer.";
+    "limits.shutdown_grace" (Span) => node.limits.shutdown_grace,
+        "How long requests in flight may run after shutdown began.";
+    "collection.period" (Span) => node.collection.period,
+        "Time from one garbage collection of everything to the next; \"0 s\" never collects.";
+    "collection.grace" (Span) => node.collection.grace,
+        "How long what was replaced stays readable at least.";
+    "collection.duty_percent" (Count<u8>) => node.collection.duty_percent,
+        "Most of one processor core that a collection uses, in percent.";
+    "collection.early_bytes" (Size) => node.collection.early_bytes,
+        "Whoever has this much garbage is collected as soon as the grace period allows.";
+    "pages.apps" (Each<BTreeSet<Label>>) => node.pages.apps,
+        "Apps of the web application that have a host of their own, <app>.<public_host>.";
+    "pages.inline_scripts" (Each<Vec<ScriptHash>>) => node.pages.inline_scripts,
+        "SHA-256 hashes of inline scripts that sandbox pages may run; they belong to one version of the web application.";
+    "pages.frame_sources" (Each<Vec<FrameSource>>) => node.pages.frame_sources,
+        "Sites whose payment pages may be framed.";
+    "pages.block_hosts" (Each<Vec<BlockHost>>) => node.pages.block_hosts,
+        "Hosts that browsers read blocks from and write them to without the node between.";
+    "scrub.period" (Span) => node.scrub.period,
+        "Time from the start of one verification of all blocks to the start of the next; \"0 s\" never verifies.";
+    "scrub.bytes_per_second" (Size) => node.scrub.bytes_per_second,
+        "Most bytes the verification reads a second.";
+}
