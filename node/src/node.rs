@@ -34,7 +34,7 @@ use crate::{
     },
     tls::{self, Certificates, TlsError},
     usage::{self, Usage},
-    web::{Pages, RootError, WebRoot},
+    web::{BlockHost, Pages, RootError, WebRoot},
     webauthn::InvalidHost,
     workers::Workers,
     writers::Writers,
@@ -123,8 +123,10 @@ impl Node {
         let hosts = Hosts::new(config.listen, config.public_host.as_deref(), identity.all())?
             .public(config.is_public);
         let factor_key = factor_key(folder, store.as_ref()).await?;
+        let mut pages = config.pages.clone();
+        pages.block_hosts.extend(block_host(store.as_ref()));
         let state = Arc::new(State {
-            pages: Pages::new(config.web.as_deref(), config.pages.clone())?,
+            pages: Pages::new(config.web.as_deref(), pages)?,
             clock: Arc::clone(&config.clock),
             directory: Directory::new(Arc::clone(&store), identity.clone()),
             identity,
@@ -412,6 +414,12 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
     let mut options = DiskOptions::new(config.store_folder().unwrap_or_else(|| folder.clone()));
     options.free_floor = config.free_floor;
     Ok(Arc::new(DiskStore::open(options)?))
+}
+
+/// Returns the host that browsers transfer blocks with, if the store lets them (Spec: 13 §5).
+fn block_host(store: &dyn Store) -> Option<BlockHost> {
+    let offer = store.direct()?.offer();
+    offer.origin.strip_prefix("https://")?.parse().ok()
 }
 
 /// Puts the blocks where the settings want them.

@@ -399,6 +399,9 @@ async fn renew(state: Weak<State>) -> Result<(), WorkerError> {
     state
         .metrics
         .set_gauge("kastro_store_block_bytes", "Bytes of these blocks.", bytes);
+    for (name, help, value) in state.store.gauges() {
+        state.metrics.set_gauge(name, help, value);
+    }
     Ok(())
 }
 

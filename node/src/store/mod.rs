@@ -59,6 +59,11 @@ pub trait Store: BlockStore + MetaStore + MetaEngine {
     fn direct(&self) -> Option<&dyn DirectAccess> {
         None
     }
+
+    /// Returns what an operator may watch besides the blocks: name, meaning, value.
+    fn gauges(&self) -> Vec<(&'static str, &'static str, u64)> {
+        Vec::new()
+    }
 }
 
 /// The half of a store that keeps metadata, for engines that are joined with blocks kept elsewhere.

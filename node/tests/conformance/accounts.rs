@@ -556,7 +556,7 @@ async fn mount_factors_answer_and_never_ask() {
 
 #[tokio::test(start_paused = true)]
 async fn log_1_failed_logins_are_held_back_and_a_right_one_is_not() {
-    let node = TestNode::new().await;
+    let node = TestNode::in_memory().await;
     let alice = alice(&node).await;
     let other = SecretSigningKey::from_seed(&[99; 32]);
     let mut waited = Vec::new();

@@ -87,10 +87,19 @@ impl TestNode {
         Self::with(config()).await
     }
 
+    /// A node whose time may stand still: it waits for nothing outside this process.
+    pub(crate) async fn in_memory() -> Self {
+        Self::open(config()).await
+    }
+
     pub(crate) async fn with(mut config: Config) -> Self {
+        place_blocks(&mut config);
+        Self::open(config).await
+    }
+
+    async fn open(mut config: Config) -> Self {
         let clock = Arc::new(ManualClock::at(NOW));
         config.clock = clock.clone();
-        place_blocks(&mut config);
         let node = Node::open(config).await.unwrap();
         Self { node, clock }
     }

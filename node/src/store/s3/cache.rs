@@ -161,6 +161,32 @@ impl BlockBytes for Cached {
         self.behind.head(partition, cid).await
     }
 
+    fn gauges(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let counts = &self.shelf.counts;
+        vec![
+            (
+                "kastro_cache_hits",
+                "Reads answered from the cache since the start.",
+                counts.hits(),
+            ),
+            (
+                "kastro_cache_misses",
+                "Reads that went to the object store since the start.",
+                counts.misses(),
+            ),
+            (
+                "kastro_cache_evicted",
+                "Blocks dropped from the cache since the start.",
+                counts.evicted(),
+            ),
+            (
+                "kastro_cache_bytes",
+                "Bytes of disk that the cache takes.",
+                counts.bytes(),
+            ),
+        ]
+    }
+
     async fn remove(&self, partition: &Partition, cids: &[Cid]) -> Vec<Result<(), StoreError>> {
         let names: Vec<Name> = cids
             .iter()

@@ -61,7 +61,7 @@ pub(super) fn explained(error: &object_store::Error, bucket: &str, place: &str) 
     let answer = Answer::of(error);
     let text = chain(error);
     let known = match answer.code.as_deref() {
-        Some("InvalidAccessKeyId") => {
+        Some("InvalidAccessKeyId" | "NotSignedUp") => {
             Some("it does not know the access key; check the credentials".to_owned())
         }
         Some("SignatureDoesNotMatch") => Some(

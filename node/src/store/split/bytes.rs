@@ -43,6 +43,11 @@ pub trait BlockBytes: Send + Sync {
     async fn head(&self, partition: &Partition, cid: &Cid)
     -> Result<Option<BlockHead>, StoreError>;
 
+    /// Returns what an operator may watch: name, meaning, value.
+    fn gauges(&self) -> Vec<(&'static str, &'static str, u64)> {
+        Vec::new()
+    }
+
     /// Removes bytes, and answers for each CID in order; removing what is not there is no error.
     async fn remove(&self, partition: &Partition, cids: &[Cid]) -> Vec<Result<(), StoreError>>;
 }

@@ -290,6 +290,10 @@ impl Store for SplitStore {
         self.inner.index.meta.close_metadata().await
     }
 
+    fn gauges(&self) -> Vec<(&'static str, &'static str, u64)> {
+        self.inner.bytes.gauges()
+    }
+
     fn direct(&self) -> Option<&dyn DirectAccess> {
         self.inner
             .signer

@@ -2,5 +2,6 @@
 
 mod direct;
 mod faults;
+mod measure;
 mod proxy;
 mod store;
