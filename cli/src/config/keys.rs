@@ -160,6 +160,22 @@ keys! {
         "Least bytes a second of a client that sends a body or takes an answer.";
     "limits.shutdown_grace" (Span) => node.limits.shutdown_grace,
         "How long requests in flight may run after shutdown began.";
+    "tls.listen" (Maybe<Address>) => node.tls.listen,
+        "Where TLS is served. Unset: no TLS, or a reverse proxy has it.";
+    "tls.redirect" (Maybe<Address>) => node.tls.redirect,
+        "Where a plain listener sends browsers to the TLS one and certificate authorities look, usually port 80.";
+    "tls.certificate" (Maybe<Folder>) => node.tls.certificate,
+        "PEM file with the certificate, then those that lead to the root; looked at every ten seconds. Unset: a certificate authority is asked.";
+    "tls.key" (Maybe<Folder>) => node.tls.key,
+        "PEM file with the private key, readable by its owner only.";
+    "tls.acme_names" (Texts) => node.tls.acme_names,
+        "Names to ask a certificate authority for; public_host when empty.";
+    "tls.acme_contact" (Maybe<Text>) => node.tls.acme_contact,
+        "Mail address to which the certificate authority may write.";
+    "tls.acme_directory" (Text) => node.tls.acme_directory,
+        "Address of the certificate authority's directory.";
+    "tls.acme_root" (Maybe<Folder>) => node.tls.acme_root,
+        "PEM file with the root certificate of that address, for an authority of one's own.";
     "collection.period" (Span) => node.collection.period,
         "Time from one garbage collection of everything to the next; \"0 s\" never collects.";
     "collection.grace" (Span) => node.collection.grace,

@@ -56,7 +56,7 @@ impl Collection<'_> {
         let partition = &self.user.partition;
         let is_changing = !self.options.dry_run;
         let name = self.user.name.as_str().as_bytes();
-        let removed = state.store.get(tables::REMOVED_ACCOUNTS, name).await?;
+        let removed = state.store.get(tables::REMOVED, name).await?;
         let is_removed = removed.is_some();
         lease.renew(self.state).await?;
         let prior = self.prior().await?;
@@ -214,7 +214,7 @@ impl Collection<'_> {
         let is_same = prior.waiting == BlockCounts::default()
             && store.block_counts(partition).await? == prior.left
             && store.get(tables::POINTER_EPOCHS, name).await? == prior.epoch
-            && store.get(tables::REMOVED_ACCOUNTS, name).await?.is_none();
+            && store.get(tables::REMOVED, name).await?.is_none();
         Ok(is_same && store.protected_blocks(partition).await?.is_empty())
     }
 

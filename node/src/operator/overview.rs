@@ -31,6 +31,10 @@ pub struct Overview {
     pub id: String,
     /// Where it listens; meaningless for a folder that no node serves.
     pub listen: SocketAddr,
+    /// True when TLS is configured.
+    pub has_tls: bool,
+    /// Until when the certificate in use is good, in seconds since 1970 UTC.
+    pub certificate_until: Option<i64>,
     /// Host name under which browsers reach it.
     pub public_host: Option<String>,
     /// Folder with a web application.
@@ -76,6 +80,8 @@ impl Operation for ShowOverview {
             pid: std::process::id(),
             id: state.identity.current().to_string(),
             listen: state.config.listen,
+            has_tls: state.tls.is_some(),
+            certificate_until: state.tls.as_ref().and_then(|tls| tls.good_until()),
             public_host: state.config.public_host.clone(),
             web: state.config.web.clone(),
             now_epoch_millis: state.clock.now_millis(),

@@ -198,13 +198,22 @@ async fn remove_rows(state: &State, user: &User) -> Result<(), Failed> {
         tables::SECOND_FACTORS,
         tables::BATS,
         tables::MESSAGES,
+        tables::POINTER_EPOCHS,
+        tables::GC_SWEEPS,
+        tables::GC_DOOMED,
+        tables::GC_STATES,
     ] {
         batch = batch.remove(table, name.clone());
     }
     let _ = state.store.commit(batch).await?;
     let mut under_name = name.clone();
     under_name.push(0);
-    for table in [tables::PAST_LOGINS, tables::LINK_COUNTS] {
+    for table in [
+        tables::PAST_LOGINS,
+        tables::LINK_COUNTS,
+        tables::GC_LINKS,
+        tables::RETIRED_POINTERS,
+    ] {
         remove_where(state, table, &under_name, |_| true).await?;
     }
     let inbox = user.identity.cid().to_bytes();

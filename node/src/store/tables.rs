@@ -44,7 +44,7 @@ pub const PAST_LOGINS: Table = Table::new("past_logins");
 pub const BAT_IDS: Table = Table::new("bat_ids");
 /// Sign-up tokens that have not been used.
 pub const SIGNUP_TOKENS: Table = Table::new("signup_tokens");
-/// Users who were removed from this node, or are being removed, by name.
+/// Users who were removed from this node, or are being removed, by name: all their blocks are garbage.
 pub const REMOVED: Table = Table::new("removed");
 /// Addresses on the waiting list.
 pub const WAITING_LIST: Table = Table::new("waiting_list");
@@ -58,8 +58,6 @@ pub const GC_DOOMED: Table = Table::new("gc_doomed");
 pub const GC_STATES: Table = Table::new("gc_states");
 /// Links of a user's cbor blocks, in chunks: name, zero byte, number of the chunk.
 pub const GC_LINKS: Table = Table::new("gc_links");
-/// Users whose account was removed: all their blocks are garbage. By user name; the value is the time.
-pub const REMOVED_ACCOUNTS: Table = Table::new("removed_accounts");
 /// Pointers that were dropped because their owner deleted the identity: name, zero byte, binary key hash.
 pub const RETIRED_POINTERS: Table = Table::new("retired_pointers");
 /// Blocks whose bytes are kept elsewhere, by partition and CID; the rows of the last three tables are described in

@@ -180,6 +180,12 @@ impl Certificates {
         Ok(certificates)
     }
 
+    /// Returns until when the certificate in use is good, in seconds since 1970 UTC; `None` without one.
+    pub(crate) fn good_until(&self) -> Option<i64> {
+        let current = self.current.0.read().clone()?;
+        certificate::validity(current.cert.first()?).map(|validity| validity.until)
+    }
+
     /// Returns the answers that a certificate authority is waiting for.
     pub(crate) const fn challenges(&self) -> &Challenges {
         &self.challenges

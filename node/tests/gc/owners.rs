@@ -222,7 +222,7 @@ async fn the_space_of_a_removed_account_is_collected_whole() {
         Outcome::Aborted { alarm: true, .. }
     ));
     assert_eq!(world.stored("alice").await, before);
-    let removed = Batch::new().put(tables::REMOVED_ACCOUNTS, b"alice".to_vec(), b"1".to_vec());
+    let removed = Batch::new().put(tables::REMOVED, b"alice".to_vec(), b"1".to_vec());
     assert!(world.store.commit(removed).await.unwrap().is_committed());
     world.collect_now().await;
     assert!(world.stored("alice").await.is_empty());

@@ -180,7 +180,12 @@ async fn examine(
         examination.add(&network::time(source).await)?;
     }
     examination.all(network::address(effective, &overview, is_running).await)?;
-    examination.all(network::exposure(effective))?;
+    examination.all(network::certificate(&overview, is_running))?;
+    let listen = match is_running {
+        true => overview.listen,
+        false => effective.settings.node.listen,
+    };
+    examination.all(network::exposure(effective, listen))?;
     examination.all(folder::web(effective))?;
     examination.all(folder::open_files(
         effective,

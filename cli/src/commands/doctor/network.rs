@@ -17,6 +17,8 @@ use crate::{commands::serve::reachable, config::Effective, transport::HttpTransp
 
 /// A clock that is further off makes signed times of clients stale.
 const MAX_CLOCK_ERROR: Duration = Duration::from_secs(60);
+/// A certificate that expires in fewer days should have been renewed.
+const SOON_DAYS: i64 = 14;
 /// Longest answer to who is there.
 const MAX_ID_BYTES: usize = 1024;
 
@@ -78,16 +80,55 @@ fn free(listen: SocketAddr) -> Finding {
     }
 }
 
+/// The certificate of the TLS listener.
+pub(super) fn certificate(overview: &Overview, is_running: bool) -> Vec<Finding> {
+    if !overview.has_tls {
+        return Vec::new();
+    }
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    vec![match overview.certificate_until {
+        Some(until) => certificate_finding(until.saturating_sub(now)),
+        None => Finding::warn(
+            "certificate",
+            match is_running {
+                true => "there is none yet",
+                false => "there is none in a file; the node asks for one when it runs",
+            },
+            "the node's log says how asking the certificate authority went",
+        ),
+    }]
+}
+
+fn certificate_finding(seconds_left: i64) -> Finding {
+    const CHECK: &str = "certificate";
+    let days = seconds_left.div_euclid(86_400);
+    if seconds_left <= 0 {
+        return Finding::fail(
+            CHECK,
+            "has expired",
+            "put a new one into its file, or see in the node's log why it is not renewed",
+        );
+    }
+    if days < SOON_DAYS {
+        return Finding::warn(
+            CHECK,
+            format!("expires in {days} days"),
+            "put a new one into its file, or see in the node's log why it is not renewed",
+        );
+    }
+    Finding::ok(CHECK, format!("good for {days} days"))
+}
+
 /// Settings that let others reach what they should not, or not reach what they should.
-pub(super) fn exposure(effective: &Effective) -> Vec<Finding> {
+pub(super) fn exposure(effective: &Effective, listen: SocketAddr) -> Vec<Finding> {
     const CHECK: &str = "exposure";
     let node = &effective.settings.node;
     let mut findings = Vec::new();
-    if !node.listen.ip().is_loopback() {
+    if !listen.ip().is_loopback() {
         findings.push(Finding::warn(
             CHECK,
-            format!("{} is reached by other machines without TLS", node.listen),
-            "listen on 127.0.0.1 behind a reverse proxy that ends TLS, unless the network is yours alone",
+            format!("{listen} is reached by other machines without TLS"),
+            "listen on 127.0.0.1, with `tls.listen` or a reverse proxy for others, unless the network is yours alone",
         ));
     }
     if node.is_public && node.public_host.is_none() {
@@ -112,11 +153,10 @@ pub(super) fn exposure(effective: &Effective) -> Vec<Finding> {
         findings.push(Finding::ok(
             CHECK,
             match &node.public_host {
-                Some(host) => format!(
-                    "this machine alone reaches {}; others through {host}",
-                    node.listen
-                ),
-                None => format!("this machine alone reaches {}", node.listen),
+                Some(host) => {
+                    format!("this machine alone reaches {listen}; others go through {host}")
+                }
+                None => format!("this machine alone reaches {listen}"),
             },
         ));
     }
@@ -178,6 +218,13 @@ mod tests {
         );
         let behind = compared("x", theirs - Duration::from_secs(100), theirs);
         assert_eq!(behind.level, Level::Fail);
+    }
+
+    #[test]
+    fn a_certificate_is_looked_at_in_time() {
+        let level = |days: i64| certificate_finding(days * 86_400).level;
+        assert_eq!((level(0), level(-3)), (Level::Fail, Level::Fail));
+        assert_eq!((level(13), level(14)), (Level::Warn, Level::Ok));
     }
 
     #[test]
