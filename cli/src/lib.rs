@@ -9,6 +9,7 @@ pub mod connect;
 pub mod environment;
 pub mod exit;
 pub mod explain;
+pub mod gateway;
 pub mod human;
 pub mod local;
 pub mod operator;
@@ -27,9 +28,9 @@ use clap::Parser;
 use crate::{
     args::{Cli, Command},
     commands::{
-        backup, cat, check, config as config_command, doctor, gc, get, invite, login, ls, messages,
-        mkdir, mv, passwd, put, quota, rm, scrub, serve, signup, space, space_requests, stat,
-        users, waitlist, web_hash, write,
+        backup, cat, check, config as config_command, doctor, gateway as gateway_command, gc, get,
+        invite, login, ls, messages, mkdir, mv, passwd, publish, put, quota, rm, scrub, serve,
+        signup, space, space_requests, stat, users, waitlist, web_hash, write,
     },
     exit::{Class, Failure},
     output::Output,
@@ -134,6 +135,9 @@ async fn client_command(command: &Command, output: Output) -> Result<(), Failure
         Command::Invite(args) => Box::pin(invite::run(args, output)).await,
         Command::Messages(args) => Box::pin(messages::run(args, output)).await,
         Command::Waitlist(args) => Box::pin(waitlist::run(args, output)).await,
+        Command::Publish(args) => Box::pin(publish::run(args, output)).await,
+        Command::Unpublish(args) => Box::pin(publish::take_back(args, output)).await,
+        Command::Gateway(args) => Box::pin(gateway_command::run(args, output)).await,
     }
 }
 

@@ -9,6 +9,7 @@ mod account;
 mod bad_input;
 mod crash;
 mod files;
+mod gateway;
 mod gc;
 mod hardening;
 mod help;

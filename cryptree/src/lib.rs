@@ -24,6 +24,7 @@ pub mod node;
 pub mod properties;
 #[cfg(test)]
 mod replay;
+pub mod sandbox;
 pub mod secret_link;
 pub mod transport;
 pub mod upload_record;

@@ -8,6 +8,7 @@ mod connection;
 mod files;
 mod operator;
 mod serve;
+mod sites;
 mod upkeep;
 
 use clap::{Parser, Subcommand};
@@ -28,6 +29,7 @@ pub use operator::{
     WaitlistArgs, WaitlistCommand, WaitlistRemoveArgs,
 };
 pub use serve::{ConfigArgs, LogFormat, NodeOptions, ServeArgs, WebHashArgs};
+pub use sites::{GatewayArgs, PublishArgs, UnpublishArgs};
 pub use upkeep::{BackupArgs, CheckArgs, GcArgs, RepairArgs, RestoreArgs, ScrubArgs};
 
 use account::{LOGIN_EXAMPLES, PASSWD_EXAMPLES, SIGNUP_EXAMPLES};
@@ -39,6 +41,7 @@ use operator::{
     USERS_EXAMPLES,
 };
 use serve::{CONFIG_EXAMPLES, SERVE_EXAMPLES, WEB_HASH_EXAMPLES};
+use sites::{GATEWAY_EXAMPLES, PUBLISH_EXAMPLES};
 use upkeep::{BACKUP_EXAMPLES, CHECK_EXAMPLES, GC_EXAMPLES, REPAIR_EXAMPLES, RESTORE_EXAMPLES};
 
 /// Your files on your own machine, encrypted before they leave your hands.
@@ -105,6 +108,12 @@ pub enum Command {
     /// Show what is known about a file or folder.
     Stat(StatArgs),
 
+    /// Let anybody read a file or folder, also without an account.
+    #[command(after_help = PUBLISH_EXAMPLES)]
+    Publish(PublishArgs),
+    /// Take a publication back.
+    Unpublish(UnpublishArgs),
+
     /// Create an account.
     #[command(after_help = SIGNUP_EXAMPLES)]
     Signup(SignupArgs),
@@ -159,6 +168,9 @@ pub enum Command {
     /// Make a data folder from a backup.
     #[command(after_help = RESTORE_EXAMPLES)]
     Restore(RestoreArgs),
+    /// Serve what users publish as web sites.
+    #[command(after_help = GATEWAY_EXAMPLES)]
+    Gateway(GatewayArgs),
     /// Print the hash of a web application's files, to compare with what a node serves.
     #[command(after_help = WEB_HASH_EXAMPLES)]
     WebHash(WebHashArgs),
@@ -169,7 +181,19 @@ const GROUPS: [(&str, &[&str]); 3] = [
     (
         "Files",
         &[
-            "ls", "cat", "get", "put", "write", "truncate", "mkdir", "mv", "cp", "rm", "stat",
+            "ls",
+            "cat",
+            "get",
+            "put",
+            "write",
+            "truncate",
+            "mkdir",
+            "mv",
+            "cp",
+            "rm",
+            "stat",
+            "publish",
+            "unpublish",
         ],
     ),
     ("Account", &["signup", "login", "logout", "passwd", "space"]),

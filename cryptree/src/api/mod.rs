@@ -46,6 +46,7 @@ pub struct Api {
     transport: Arc<dyn Transport>,
     environment: Arc<dyn Environment>,
     counters: Arc<Counters>,
+    max_attempts: u32,
 }
 
 impl std::fmt::Debug for Api {
@@ -61,7 +62,15 @@ impl Api {
             transport,
             environment,
             counters: Arc::new(Counters::default()),
+            max_attempts: MAX_ATTEMPTS,
         }
+    }
+
+    /// Makes at most this many attempts at a call instead of [`MAX_ATTEMPTS`].
+    #[must_use]
+    pub const fn with_attempts(mut self, max: u32) -> Self {
+        self.max_attempts = max;
+        self
     }
 
     /// Returns the running totals.
@@ -94,7 +103,7 @@ impl Api {
                 }
                 Err(error) => refusal::Failure::from(error),
             };
-            if attempt >= MAX_ATTEMPTS || !error.may_repeat(repeat) {
+            if attempt >= self.max_attempts || !error.may_repeat(repeat) {
                 return Err(error.into_error());
             }
             self.counters.retry();

@@ -85,12 +85,26 @@ const MAX_CHILD_LISTS: usize = 16;
 
 /// The child lists of folder pages read lately. A list is fixed by the block that holds it and the key that opens
 /// it, so entries never expire.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ChildLists {
+    max: usize,
     recent: Mutex<VecDeque<(Cid, SymmetricKey, Arc<ChildList>)>>,
 }
 
+impl Default for ChildLists {
+    fn default() -> Self {
+        Self::at_most(MAX_CHILD_LISTS)
+    }
+}
+
 impl ChildLists {
+    pub(crate) fn at_most(max: usize) -> Self {
+        Self {
+            max,
+            recent: Mutex::default(),
+        }
+    }
+
     pub(crate) fn get(&self, page: &Opened) -> Option<Arc<ChildList>> {
         let mut recent = self.lock();
         let position = recent
@@ -104,7 +118,7 @@ impl ChildLists {
 
     pub(crate) fn insert(&self, page: &Opened, children: Arc<ChildList>) {
         let mut recent = self.lock();
-        if recent.len() >= MAX_CHILD_LISTS {
+        if recent.len() >= self.max {
             recent.pop_front();
         }
         recent.push_back((page.cid.clone(), page.capability.r_base.clone(), children));

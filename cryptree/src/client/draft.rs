@@ -220,8 +220,13 @@ impl Draft {
     /// others: nothing changed. [`ClientError::Network`]: may have happened or not.
     pub(crate) async fn commit(mut self) -> Result<SpaceState, ClientError> {
         for _ in 0..=MAX_MERGES {
-            let (tree, trie_blocks) = self.tree.finish()?;
-            self.data.tree = Some(tree);
+            let (tree, mut trie_blocks) = self.tree.finish()?;
+            if self.data.tree.is_some() || !self.staged.is_empty() {
+                self.data.tree = Some(tree);
+            } else {
+                // An identity keeps no nodes, and needs no empty tree to say so.
+                trie_blocks.clear();
+            }
             let root = self
                 .data
                 .to_block()

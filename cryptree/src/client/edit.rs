@@ -147,9 +147,9 @@ impl Session {
                 ..UploadOptions::default()
             };
             let size = item.properties.size_bytes;
-            let account = Arc::clone(&self.account);
+            let reading = Arc::clone(&self.account.reading);
             let file = RemoteFile::new(
-                account,
+                reading,
                 from.to_string(),
                 space,
                 item.opened,

@@ -14,7 +14,7 @@ use super::{
     blocks::Wanted,
     nodes::Opened,
     path::RemotePath,
-    session::{Account, Session},
+    session::{Reading, Session},
     snapshot::Snapshot,
     space::SpaceState,
 };
@@ -34,7 +34,7 @@ const NODES_PER_LOOKUP: u64 = 20;
 /// Nothing of a chunk is returned before all of it has authenticated. A read is one lookup and at most five
 /// fragments, wherever in the file it is.
 pub struct RemoteFile {
-    account: Arc<Account>,
+    reading: Arc<Reading>,
     path: String,
     space: SpaceState,
     first: Opened,
@@ -67,7 +67,7 @@ impl Session {
         }
         let space = snapshot.space(&item.capability().writer, None).await?;
         Ok(RemoteFile::new(
-            Arc::clone(&self.account),
+            Arc::clone(&self.account.reading),
             path.to_string(),
             space,
             item.opened,
@@ -125,14 +125,14 @@ impl Session {
 
 impl RemoteFile {
     pub(crate) const fn new(
-        account: Arc<Account>,
+        reading: Arc<Reading>,
         path: String,
         space: SpaceState,
         first: Opened,
         properties: FileProperties,
     ) -> Self {
         Self {
-            account,
+            reading,
             path,
             space,
             first,
@@ -214,7 +214,7 @@ impl RemoteFile {
     }
 
     fn snapshot(&self) -> Snapshot<'_> {
-        Snapshot::with(&self.account, self.space.clone())
+        Snapshot::with(&self.reading, self.space.clone())
     }
 
     async fn chunk(&self, index: u64) -> Result<Bytes, ClientError> {
@@ -247,7 +247,7 @@ impl RemoteFile {
             })
             .collect();
         let tree = self.space.tree()?;
-        let blocks = self.account.view.blocks.lookup(tree, &wanted).await?;
+        let blocks = self.reading.view.blocks.lookup(tree, &wanted).await?;
         let mut nodes = Vec::with_capacity(places.len());
         for ((place, block), index) in places.into_iter().zip(blocks).zip(first..) {
             let capability = self.first.capability.at(place.map_key, place.bat);
@@ -268,9 +268,9 @@ impl RemoteFile {
         if node.fragments().is_empty() {
             return Ok(fit_chunk(node.content(&[])?, size, index));
         }
-        let fragments = self.account.fragments(node.fragments()).await?;
+        let fragments = self.reading.fragments(node.fragments()).await?;
         let content = self
-            .account
+            .reading
             .compute(move || {
                 node.content(&fragments)
                     .map(|data| fit_chunk(data, size, index))

@@ -281,7 +281,7 @@ impl Session {
             });
         }
         Ok(RemoteFile::new(
-            std::sync::Arc::clone(&self.account),
+            std::sync::Arc::clone(&self.account.reading),
             path.to_owned(),
             found.space.clone(),
             found.item.opened.clone(),

@@ -50,6 +50,8 @@ mod list;
 mod nodes;
 mod password;
 mod path;
+mod publish;
+mod published;
 mod record;
 mod remove;
 mod saved;
@@ -65,6 +67,7 @@ pub use bulk::BulkUpload;
 pub use file::{ChunkReader, RemoteFile};
 pub use list::{DamagedEntry, Detail, Entry, FolderReader, FoundEntry, FoundPage, Listing};
 pub use path::RemotePath;
+pub use published::{PublishedFiles, PublishedItem, Versions};
 pub use record::UnfinishedUpload;
 pub use session::{Session, Space};
 pub use sign_in::{FactorCode, PendingSignIn, SignIn};
@@ -102,6 +105,13 @@ impl Client {
         }
     }
 
+    /// Makes a client that asks once and reports the failure, for those who are waited for themselves.
+    pub fn impatient(transport: Arc<dyn Transport>, environment: Arc<dyn Environment>) -> Self {
+        Self {
+            api: Arc::new(Api::new(transport, environment).with_attempts(1)),
+        }
+    }
+
     /// Returns the typed calls of the node.
     pub fn api(&self) -> &Api {
         &self.api
@@ -113,10 +123,14 @@ impl Client {
     }
 
     fn view(&self, owner: Owner, memory: PointerMemory) -> OwnerView {
+        self.view_keeping(CACHE_BYTES, owner, memory)
+    }
+
+    fn view_keeping(&self, cache_bytes: usize, owner: Owner, memory: PointerMemory) -> OwnerView {
         OwnerView {
             blocks: OwnerBlocks {
                 api: Arc::clone(&self.api),
-                cache: Arc::new(BlockCache::new(CACHE_BYTES)),
+                cache: Arc::new(BlockCache::new(cache_bytes)),
                 owner,
             },
             memory: Arc::new(Mutex::new(memory)),

@@ -20,7 +20,7 @@ use super::{
     folder::Folder,
     nodes::Opened,
     path::RemotePath,
-    session::Account,
+    session::{Account, Reading},
     snapshot::{Item, Pages, Snapshot},
 };
 use crate::{
@@ -194,7 +194,7 @@ impl Doomed {
         };
         let writer = &item.capability().writer;
         let parent = snapshot.space(&self.writer, None).await?;
-        if !snapshot.account.view.owns_directly(&parent, writer).await? {
+        if !snapshot.reading.view.owns_directly(&parent, writer).await? {
             return Ok(());
         }
         let mut inner = Self {
@@ -284,7 +284,7 @@ pub(super) async fn later_chunk_keys(
             group.push(place.map_key);
             index += 1;
         }
-        let present = snapshot.account.present(&space, &group).await?;
+        let present = snapshot.reading.present(&space, &group).await?;
         if present.is_empty() {
             break;
         }
@@ -293,7 +293,7 @@ pub(super) async fn later_chunk_keys(
     Ok(keys)
 }
 
-impl Account {
+impl Reading {
     /// Returns which of `keys` the tree of a space has, reading the tree only.
     pub(super) async fn present(
         &self,
@@ -311,7 +311,9 @@ impl Account {
         }
         Ok(present)
     }
+}
 
+impl Account {
     /// Empties a writing space, takes its authorisation back, and deletes its pointer.
     async fn delete_space(&self, doomed: DoomedSpace) -> Result<(), ClientError> {
         let mut snapshot = Snapshot::new(self);

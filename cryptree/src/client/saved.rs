@@ -20,7 +20,7 @@ use std::sync::Arc;
 use super::{
     Client, Session,
     cache::ChildLists,
-    session::{Account, WriteLocks},
+    session::{Account, Reading, WriteLocks},
 };
 use crate::{ciphertext::CipherText, crypto::SymmetricKey, error::ClientError, login::EntryPoints};
 
@@ -150,15 +150,17 @@ impl Client {
         home.owner = saved.owner.clone();
         Ok(Session {
             account: Arc::new(Account {
-                name,
+                reading: Arc::new(Reading {
+                    name,
+                    home,
+                    view: self.view(saved.owner, memory),
+                    child_lists: ChildLists::default(),
+                }),
                 identity: saved.identity,
                 reader: saved.reader,
-                home,
                 entry_points: saved.entry_points,
                 mirror_bats: saved.mirror_bats,
-                view: self.view(saved.owner, memory),
                 locks: WriteLocks::default(),
-                child_lists: ChildLists::default(),
             }),
         })
     }

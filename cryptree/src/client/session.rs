@@ -40,23 +40,39 @@ pub struct Session {
     pub(crate) account: Arc<Account>,
 }
 
+/// What reading one owner's data needs: where it starts and what was read already, but no key to sign with.
+pub(crate) struct Reading {
+    /// Whose data it is.
+    pub(crate) name: Username,
+    /// The folder or file that everything is reached from.
+    pub(crate) home: AbsoluteCapability,
+    pub(crate) view: OwnerView,
+    pub(crate) child_lists: ChildLists,
+}
+
 /// What belongs to one account on one node.
 pub(crate) struct Account {
-    pub(crate) name: Username,
+    pub(crate) reading: Arc<Reading>,
     pub(crate) identity: SecretKeyWithHash,
     /// The login key that the password gives: tells whether a password is the current one.
     pub(crate) reader: PublicSigningKey,
-    pub(crate) home: AbsoluteCapability,
     /// What the login data hold: kept to be saved and to be sealed again under a new password.
     pub(crate) entry_points: EntryPoints,
     /// Mirror tokens, oldest first.
     pub(crate) mirror_bats: Vec<BatWithId>,
-    pub(crate) view: OwnerView,
     pub(crate) locks: WriteLocks,
-    pub(crate) child_lists: ChildLists,
 }
 
-impl Account {
+/// Whoever can write can read.
+impl std::ops::Deref for Account {
+    type Target = Reading;
+
+    fn deref(&self) -> &Reading {
+        &self.reading
+    }
+}
+
+impl Reading {
     pub(crate) fn api(&self) -> &Api {
         &self.view.blocks.api
     }
@@ -65,12 +81,22 @@ impl Account {
         self.api().environment().as_ref()
     }
 
-    pub(crate) fn random(&self) -> Box<dyn CryptoRng + Send> {
-        self.environment().random()
-    }
-
     pub(crate) fn owner(&self) -> &Owner {
         self.view.owner()
+    }
+
+    /// Runs work that keeps a processor busy.
+    pub(crate) async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ClientError> {
+        Ok(computed(self.environment(), work).await?)
+    }
+}
+
+impl Account {
+    pub(crate) fn random(&self) -> Box<dyn CryptoRng + Send> {
+        self.environment().random()
     }
 
     /// Returns the current time as files record it.
@@ -83,14 +109,6 @@ impl Account {
         let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
         Timestamp::new(seconds, since.subsec_nanos())
             .unwrap_or(Timestamp::from_epoch_seconds(seconds))
-    }
-
-    /// Runs work that keeps a processor busy.
-    pub(crate) async fn compute<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, ClientError> {
-        Ok(computed(self.environment(), work).await?)
     }
 
     /// Returns the mirror token id for new blocks in a folder: the folder's own, else the account's newest.

@@ -17,7 +17,7 @@ use pki::{
 use super::{
     Client,
     cache::ChildLists,
-    session::{Account, Session, WriteLocks},
+    session::{Account, Reading, Session, WriteLocks},
     snapshot::Snapshot,
     space::{OwnerView, SpaceState},
 };
@@ -212,15 +212,17 @@ impl Client {
             .await?;
         let mirror_bats = self.mirror_bats(&name, &identity).await?;
         let account = Account {
-            name,
+            reading: Arc::new(Reading {
+                name,
+                home,
+                view,
+                child_lists: ChildLists::default(),
+            }),
             identity,
             reader: keys.signing.public(),
-            home,
             entry_points,
             mirror_bats,
-            view,
             locks: WriteLocks::default(),
-            child_lists: ChildLists::default(),
         };
         let item = Snapshot::new(&account).home().await?;
         if item.signer.is_none() {

@@ -6,7 +6,7 @@ use champ::Block;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use pki::keys::{SecretKeyWithHash, Writer};
 
-use super::{blocks::Wanted, nodes::Opened, path::RemotePath, session::Account, space::SpaceState};
+use super::{blocks::Wanted, nodes::Opened, path::RemotePath, session::Reading, space::SpaceState};
 use crate::{
     capability::{AbsoluteCapability, Child, MapKey},
     ciphertext::Fragment,
@@ -23,7 +23,7 @@ const FRAGMENTS_IN_FLIGHT: usize = 8;
 
 /// The states of the writing spaces that one operation runs on: each is read once.
 pub(crate) struct Snapshot<'a> {
-    pub(crate) account: &'a Account,
+    pub(crate) reading: &'a Reading,
     spaces: HashMap<Writer, SpaceState>,
 }
 
@@ -75,16 +75,16 @@ pub(crate) struct Page {
 }
 
 impl<'a> Snapshot<'a> {
-    pub(crate) fn new(account: &'a Account) -> Self {
+    pub(crate) fn new(reading: &'a Reading) -> Self {
         Self {
-            account,
+            reading,
             spaces: HashMap::new(),
         }
     }
 
     /// Uses a state that was read already.
-    pub(crate) fn with(account: &'a Account, space: SpaceState) -> Self {
-        let mut snapshot = Self::new(account);
+    pub(crate) fn with(reading: &'a Reading, space: SpaceState) -> Self {
+        let mut snapshot = Self::new(reading);
         snapshot.spaces.insert(space.writer.clone(), space);
         snapshot
     }
@@ -100,8 +100,8 @@ impl<'a> Snapshot<'a> {
         if let Some(space) = self.spaces.get(writer) {
             return Ok(space.clone());
         }
-        let view = &self.account.view;
-        if *writer != self.account.home.writer {
+        let view = &self.reading.view;
+        if *writer != self.reading.home.writer {
             let from = from.and_then(|from| self.spaces.get(from)).cloned();
             view.check_owned(from.as_ref(), writer).await?;
         }
@@ -113,6 +113,11 @@ impl<'a> Snapshot<'a> {
         Ok(space)
     }
 
+    /// Returns the states that were read so far.
+    pub(crate) fn spaces(&self) -> impl Iterator<Item = &SpaceState> {
+        self.spaces.values()
+    }
+
     /// Looks up nodes of one space, in order.
     pub(crate) async fn nodes(
         &mut self,
@@ -122,7 +127,7 @@ impl<'a> Snapshot<'a> {
     ) -> Result<Vec<Option<Block>>, ClientError> {
         let space = self.space(writer, from).await?;
         let tree = space.tree()?;
-        self.account.view.blocks.lookup(tree, wanted).await
+        self.reading.view.blocks.lookup(tree, wanted).await
     }
 
     /// Opens the first node of a capability; `None` when the tree proves that it is not there.
@@ -204,11 +209,11 @@ impl<'a> Snapshot<'a> {
     ///
     /// The list is kept for a while: resolving paths reads the same pages again and again.
     pub(crate) async fn children(&self, opened: &Opened) -> Result<Arc<ChildList>, ClientError> {
-        let lists = &self.account.child_lists;
+        let lists = &self.reading.child_lists;
         if let Some(children) = lists.get(opened) {
             return Ok(children);
         }
-        let fragments = self.account.fragments(opened.fragments()).await?;
+        let fragments = self.reading.fragments(opened.fragments()).await?;
         let children = Arc::new(opened.children(&fragments)?);
         lists.insert(opened, Arc::clone(&children));
         Ok(children)
@@ -261,7 +266,7 @@ impl<'a> Snapshot<'a> {
 
     /// Opens the home folder.
     pub(crate) async fn home(&mut self) -> Result<Item, ClientError> {
-        let home = self.account.home.clone();
+        let home = self.reading.home.clone();
         let opened = self
             .open(&home, None)
             .await?
@@ -283,7 +288,7 @@ impl<'a> Snapshot<'a> {
         &mut self,
         path: &RemotePath,
     ) -> Result<(Item, Option<Item>), ClientError> {
-        if path.user() != self.account.name.as_str() {
+        if path.user() != self.reading.name.as_str() {
             return Err(ClientError::not_found(path.to_string()));
         }
         let mut folder = None;
@@ -364,7 +369,7 @@ impl Pages {
     }
 }
 
-impl Account {
+impl Reading {
     /// Fetches fragments in parallel, in order. A missing one is tried once more, then an error.
     pub(crate) async fn fragments(
         &self,
