@@ -86,7 +86,12 @@ pub(crate) async fn set_login(
     if !state
         .guards
         .login_writes
-        .record(&user.name.as_str().to_owned(), state.clock.now_seconds())
+        .record(
+            &*state.store,
+            &user.name.as_str().to_owned(),
+            state.clock.now_seconds(),
+        )
+        .await?
     {
         return Err(Refusal::RateLimit("Too many changes of login data"));
     }
@@ -222,21 +227,25 @@ pub(crate) async fn login(
     let now_seconds = state.clock.now_seconds();
     state
         .guards
-        .admit_login(attempt.origin.address(), now_seconds)?;
+        .admit_login(&*state.store, attempt.origin.address(), now_seconds)
+        .await?;
     let user = state.directory.named(attempt.username).await?;
     admit_user(state, &user, attempt.is_proxied).await?;
     match admit_key(state, &user, &attempt).await {
         Ok(row) => {
             let done = pass_second_factor(state, &user, &attempt).await?;
-            state.guards.login_succeeded(user.name.as_str());
+            state
+                .guards
+                .login_succeeded(&*state.store, user.name.as_str())
+                .await?;
             Ok(done.unwrap_or(LoginResponse::Record(row.record)))
         }
         Err(error @ (Refusal::Login | Refusal::Signature)) => {
-            let pause = state.guards.login_failed(
-                user.name.as_str(),
-                attempt.origin.address(),
-                now_seconds,
-            );
+            let address = attempt.origin.address();
+            let pause = state
+                .guards
+                .login_failed(&*state.store, user.name.as_str(), address, now_seconds)
+                .await?;
             tokio::time::sleep(Duration::from_secs(pause)).await;
             Err(error)
         }
@@ -305,7 +314,8 @@ async fn pass_second_factor(
     Ok(Some(LoginResponse::SecondFactor(MultiFactorRequest {
         challenge: state
             .challenges
-            .open(&user.name, state.clock.now_millis())
+            .start(&*state.store, &user.name, state.clock.now_millis())
+            .await?
             .0,
         methods: MultiFactorMethods(offered),
     })))

@@ -1,6 +1,6 @@
 //! Blocks: storing what a writer signed, reading what a token opens (Spec: 06 §4, §5, §6).
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use champ::{
@@ -75,7 +75,7 @@ async fn stored(state: &State, user: &User, cid: &Cid) -> Result<Option<Block>, 
         .store
         .block(&user.partition, cid)
         .await
-        .map_err(|error| SourceError::Failed(std::sync::Arc::new(error)))
+        .map_err(|error| SourceError::Failed(Arc::new(error)))
 }
 
 /// Turns a failed internal read into an answer: a refusal by token stays one.
@@ -213,8 +213,8 @@ pub(crate) struct BlockWriteCall {
 
 /// Stores a group of blocks: everything is checked before anything is stored (Spec: 06 §4.2).
 pub(crate) async fn write(
-    state: &State,
-    user: &User,
+    state: &Arc<State>,
+    user: &Arc<User>,
     call: BlockWriteCall,
 ) -> Result<Vec<Cid>, Refusal> {
     let key = state.writing_key(user, &call.writer).await?;

@@ -8,7 +8,7 @@ use crate::{
     check::ScrubOptions,
     clock::{Clock, SystemClock},
     gc::CollectionConfig,
-    store::{FreeFloor, s3::S3Options},
+    store::{FreeFloor, PostgresOptions, s3::S3Options},
     web::PageSettings,
 };
 pub use crate::{
@@ -16,11 +16,22 @@ pub use crate::{
     tls::TlsConfig,
 };
 
+/// Where metadata is kept.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub enum MetadataPlace {
+    /// In the data folder, or in memory without one.
+    #[default]
+    Data,
+    /// In a PostgreSQL database, which several nodes may share; `docs/postgresql.md`.
+    Postgres(Box<PostgresOptions>),
+}
+
 /// Where the bytes of blocks are kept.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum BlockPlace {
-    /// Where the metadata is: in the data folder.
+    /// Where the metadata is.
     #[default]
     WithMetadata,
     /// In a bucket; `docs/s3.md`.
@@ -33,6 +44,8 @@ pub struct Config {
     /// Folder that holds everything the node keeps; made when missing, readable by its owner only.
     /// `None` keeps everything in memory.
     pub data: Option<PathBuf>,
+    /// Where metadata is kept.
+    pub metadata: MetadataPlace,
     /// Where the main listener binds.
     pub listen: SocketAddr,
     /// Host name, with port if it is not a default one, under which browsers reach the node.
@@ -151,6 +164,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             data: None,
+            metadata: MetadataPlace::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             public_host: None,
             is_public: false,

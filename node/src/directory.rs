@@ -4,6 +4,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use bytes::Bytes;
 use champ::{Cid, cbor::Record as _};
 use parking_lot::RwLock;
 use pki::{
@@ -59,7 +60,15 @@ impl Removal {
 pub(crate) struct Directory {
     store: Arc<dyn Store>,
     identity: NodeIdentity,
-    by_key: RwLock<HashMap<Cid, Arc<User>>>,
+    by_key: RwLock<HashMap<Cid, Known>>,
+}
+
+/// What is remembered of a user.
+#[derive(Clone)]
+struct Known {
+    user: Arc<User>,
+    /// The chain that says so: other processes on the same store may change it.
+    chain: Bytes,
 }
 
 impl std::fmt::Debug for Directory {
@@ -100,7 +109,7 @@ impl Directory {
     /// Returns all names in byte order.
     pub(crate) async fn names(&self) -> Result<Vec<String>, Refusal> {
         let mut names = Vec::new();
-        let mut after: Option<bytes::Bytes> = None;
+        let mut after: Option<Bytes> = None;
         loop {
             let page = self
                 .store
@@ -123,19 +132,30 @@ impl Directory {
     /// # Errors
     /// [`Refusal::UnknownOwner`], [`Refusal::NoHome`].
     pub(crate) async fn user(&self, owner: &Owner) -> Result<Arc<User>, Refusal> {
-        if let Some(user) = self.by_key.read().get(owner.cid()) {
-            return Ok(Arc::clone(user));
+        let known = self.by_key.read().get(owner.cid()).cloned();
+        if let Some(known) = known
+            && (!self.store.is_shared() || self.is_present(&known).await?)
+        {
+            return Ok(known.user);
         }
         let name = self
             .name_of(owner)
             .await?
             .ok_or_else(|| Refusal::UnknownOwner(owner.cid().clone()))?;
-        let user = Arc::new(self.load(name, owner).await?);
+        let row = self
+            .store
+            .get(tables::CHAINS, name.as_str().as_bytes())
+            .await?;
+        let user = Arc::new(self.user_of(name, owner, row.as_deref()).await?);
         let mut by_key = self.by_key.write();
         if by_key.len() >= MAX_CACHED {
             by_key.clear();
         }
-        by_key.insert(owner.cid().clone(), Arc::clone(&user));
+        let known = Known {
+            user: Arc::clone(&user),
+            chain: row.unwrap_or_default(),
+        };
+        by_key.insert(owner.cid().clone(), known);
         Ok(user)
     }
 
@@ -185,8 +205,28 @@ impl Directory {
         }))
     }
 
-    async fn load(&self, name: Username, owner: &Owner) -> Result<User, Refusal> {
-        let chain = self.chain(name.as_str()).await?;
+    /// Returns true when what was remembered of a local user still holds.
+    async fn is_present(&self, known: &Known) -> Result<bool, Refusal> {
+        let name = known.user.name.as_str().as_bytes();
+        let (chain, removed) = futures_util::try_join!(
+            self.store.get(tables::CHAINS, name),
+            self.store.get(tables::REMOVED, name),
+        )?;
+        Ok(known.user.is_local
+            && removed.is_none()
+            && chain.is_some_and(|chain| chain == known.chain))
+    }
+
+    async fn user_of(
+        &self,
+        name: Username,
+        owner: &Owner,
+        chain: Option<&[u8]>,
+    ) -> Result<User, Refusal> {
+        let chain = match chain {
+            Some(bytes) => ClaimChain::decode(bytes).map_err(Refusal::internal)?,
+            None => ClaimChain::default(),
+        };
         let no_home = || Refusal::NoHome(owner.cid().clone());
         let identity = chain.identity().ok_or_else(no_home)?.clone();
         let home = chain.home().ok_or_else(no_home)?;

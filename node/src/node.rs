@@ -13,7 +13,7 @@ use crate::{
     backup::{self, RESTORING_FILE},
     challenges::Challenges,
     check::{Scrub, start_scrub},
-    config::{BlockPlace, Config},
+    config::{BlockPlace, Config, MetadataPlace},
     directory::Directory,
     error::Refusal,
     gc::{self, CollectError, CollectOptions, Collector, Progress, Report},
@@ -26,12 +26,14 @@ use crate::{
     operator,
     registrar::Registrar,
     second_factors::{self, FactorKey, FactorKeyError},
+    shared_keys::{SharedKeyError, shared_secret},
     signup::{UserCount, token_key},
     state::{State, StoreHandle},
     store::{
-        Batch, Clock as StoreClock, DiskOptions, DiskStore, MemoryStore, MetaEngine, Store,
-        StoreError, s3::S3Blocks, tables,
+        Batch, Clock as StoreClock, DiskOptions, DiskStore, MemoryStore, MetaEngine, PostgresStore,
+        Store, StoreError, s3::S3Blocks, tables,
     },
+    sweep,
     tls::{self, Certificates, TlsError},
     usage::{self, Usage},
     web::{BlockHost, Pages, RootError, WebRoot},
@@ -80,6 +82,9 @@ pub enum OpenError {
     /// Certificate or key of the TLS listener cannot be used.
     #[error("cannot offer TLS")]
     Tls(#[from] TlsError),
+    /// The nodes on this store do not agree about a key.
+    #[error(transparent)]
+    SharedKey(#[from] SharedKeyError),
     /// The store cannot be opened.
     #[error("cannot open the store")]
     Store(#[from] StoreError),
@@ -97,7 +102,7 @@ impl Node {
     /// # Errors
     /// [`OpenError`].
     pub async fn open(config: Config) -> Result<Self, OpenError> {
-        let store = with_blocks(&config, open_store(&config)?).await?;
+        let store = with_blocks(&config, open_store(&config).await?).await?;
         Self::with_store(config, store).await
     }
 
@@ -168,6 +173,9 @@ impl Node {
         metrics::start(&state);
         gc::start(&state);
         tls::start(&state)?;
+        if state.store.is_shared() {
+            sweep::start(&state);
+        }
         tracing::info!(id = %state.identity.current(), "node is open");
         Ok(Self {
             state,
@@ -400,7 +408,18 @@ async fn whole(body: Full<Bytes>) -> Bytes {
     }
 }
 
-fn open_store(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
+async fn open_store(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
+    if let MetadataPlace::Postgres(options) = &config.metadata {
+        if let Some(folder) = &config.data {
+            make_folder(folder).map_err(|source| OpenError::Folder {
+                path: folder.clone(),
+                source,
+            })?;
+        }
+        let mut options = options.as_ref().clone();
+        options.clock = store_clock(config);
+        return Ok(Arc::new(PostgresStore::open(options).await?));
+    }
     let Some(folder) = &config.data else {
         return Ok(Arc::new(MemoryStore::new()));
     };
@@ -422,16 +441,21 @@ fn block_host(store: &dyn Store) -> Option<BlockHost> {
     offer.origin.strip_prefix("https://")?.parse().ok()
 }
 
+/// Returns the node's clock as stores read it.
+fn store_clock(config: &Config) -> StoreClock {
+    let of_node = Arc::clone(&config.clock);
+    Arc::new(move || {
+        let millis = u64::try_from(of_node.now_millis()).unwrap_or(0);
+        std::time::UNIX_EPOCH + Duration::from_millis(millis)
+    })
+}
+
 /// Puts the blocks where the settings want them.
 async fn with_blocks(config: &Config, store: Arc<dyn Store>) -> Result<Arc<dyn Store>, OpenError> {
     let BlockPlace::S3(options) = &config.blocks else {
         return Ok(store);
     };
-    let of_node = Arc::clone(&config.clock);
-    let clock: StoreClock = Arc::new(move || {
-        let millis = u64::try_from(of_node.now_millis()).unwrap_or(0);
-        std::time::UNIX_EPOCH + Duration::from_millis(millis)
-    });
+    let clock = store_clock(config);
     let meta: Arc<dyn MetaEngine> = store;
     let blocks =
         S3Blocks::open(options, meta.as_ref(), config.cache_folder(), clock.clone()).await?;
@@ -461,6 +485,7 @@ pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
 /// Reads or makes the key of second factors; never makes a new one next to rows that need another.
 async fn factor_key(folder: Option<&Path>, store: &dyn Store) -> Result<FactorKey, OpenError> {
     let bytes = match folder {
+        _ if store.is_shared() => shared_secret(store, folder, SECOND_FACTOR_KEY).await?,
         Some(folder) => {
             let is_there = folder.join(SECOND_FACTOR_KEY).exists();
             if !is_there && second_factors::needs_key(store).await? {

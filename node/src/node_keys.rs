@@ -15,6 +15,7 @@ use crate::{
     identity::{KeyFileError, NodeIdentity, load_or_create_key, peer_id},
     node::OpenError,
     random::OsRandom,
+    shared_keys::shared_secret,
     store::{Batch, Store, tables},
 };
 
@@ -44,6 +45,9 @@ impl NodeKeys {
     /// [`KeyFileError::Missing`] and [`KeyFileError::Exchanged`] when the store knows another key, and what
     /// reading and writing files and rows can fail with.
     pub(crate) async fn open(config: &Config, store: &dyn Store) -> Result<Self, OpenError> {
+        if store.is_shared() {
+            return Self::shared(config, store).await;
+        }
         let Some(folder) = config.data.as_deref() else {
             // Nothing to keep them in: keys of this process.
             let key = || SecretSigningKey::generate(&mut OsRandom);
@@ -71,6 +75,26 @@ impl NodeKeys {
             identity,
             table_owner,
             table_writer,
+        })
+    }
+}
+
+impl NodeKeys {
+    /// Reads the keys that all processes on a data set have in common.
+    async fn shared(config: &Config, store: &dyn Store) -> Result<Self, OpenError> {
+        let folder = config.data.as_deref();
+        let key = async |file| {
+            let seed = shared_secret(store, folder, file).await?;
+            Ok::<_, OpenError>(SecretSigningKey::from_seed(&seed))
+        };
+        let identity = match NodeIdentity::from_ids(config.server_ids.clone()) {
+            Some(identity) => identity,
+            None => NodeIdentity::of_key(&key(NODE_KEY).await?.public()),
+        };
+        Ok(Self {
+            identity,
+            table_owner: key(TABLE_OWNER_KEY).await?,
+            table_writer: key(TABLE_WRITER_KEY).await?,
         })
     }
 }

@@ -1,7 +1,8 @@
 //! The node's own name authority (Spec: 10 §8).
 //!
 //! The table is public data of the user `peergos`, laid out as every node of a network expects it: chain blocks
-//! below a CHAMP below the root block of the PKI writer. One lock makes this node the single writer, and what a
+//! below a CHAMP below the root block of the PKI writer. One lock makes this process a single writer, other processes
+//! on the same store are found out by the pointer of the table, on which every change depends, and what a
 //! registration changes is committed together with the account it belongs to.
 
 use champ::{
@@ -33,6 +34,11 @@ use crate::{
     writers::{self, WriterRow},
 };
 
+/// Row of the new names that all processes on a shared store have counted.
+const COUNTED_ROW: &[u8] = b"counted new names";
+/// Attempts at a change of the table that those of other processes overtake.
+pub(crate) const MAX_TURNS: usize = 30;
+
 /// The name authority of a node.
 pub(crate) struct Registrar {
     identity: SecretKeyWithHash,
@@ -52,6 +58,8 @@ impl std::fmt::Debug for Registrar {
 /// The right to change the table.
 pub(crate) struct Turn<'a> {
     policy: MutexGuard<'a, DifficultyPolicy>,
+    /// What all processes on this store have counted, as it was stored when this turn last decided.
+    counted: Option<bytes::Bytes>,
 }
 
 /// An update of the table, ready to be committed.
@@ -90,6 +98,7 @@ impl Registrar {
     pub(crate) async fn turn(&self) -> Turn<'_> {
         Turn {
             policy: self.policy.lock().await,
+            counted: None,
         }
     }
 
@@ -99,6 +108,15 @@ impl Registrar {
         if stored(state, &owner.as_writer()).await?.is_some() {
             return Ok(());
         }
+        // Another process on the same store may be founding it as well.
+        let key = owner.as_writer();
+        match self.found_new(state).await {
+            Err(_) if stored(state, &key).await?.is_some() => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    async fn found_new(&self, state: &State) -> Result<(), Refusal> {
         let _turn = self.turn().await;
         let name = Username::parse(PKI_OWNER).map_err(Refusal::internal)?;
         let user = self.table_user(&name)?;
@@ -154,6 +172,14 @@ impl Registrar {
         proof: &[u8],
         proof_data: &[u8],
     ) -> Result<Decision, Refusal> {
+        if state.store.is_shared() {
+            turn.counted = state.store.get(tables::NODE, COUNTED_ROW).await?;
+            if let Some(counted) = &turn.counted
+                && !turn.policy.go_on_from(counted)
+            {
+                tracing::warn!("the counts of new names cannot be read");
+            }
+        }
         let existing = state.directory.chain(name).await?;
         let bound = match update.identity() {
             Some(identity) => state.directory.name_of(identity).await?,
@@ -187,10 +213,18 @@ impl Registrar {
             Ruling::MoreWork(difficulty) => Decision::MoreWork(difficulty),
             Ruling::Store(chain) => {
                 let name = Username::parse(name).map_err(|e| Refusal::rule(e.to_string()))?;
-                Decision::Change(
-                    self.prepare_change(state, &name, existing, chain, transaction()?)
-                        .await?,
-                )
+                let mut prepared = self
+                    .prepare_change(state, &name, existing, chain, transaction()?)
+                    .await?;
+                if state.store.is_shared() && prepared.existing.is_empty() {
+                    let mut policy = turn.policy.clone();
+                    policy.record(now);
+                    prepared.batch = prepared
+                        .batch
+                        .expect(tables::NODE, COUNTED_ROW, turn.counted.clone())
+                        .put(tables::NODE, COUNTED_ROW, policy.counted());
+                }
+                Decision::Change(prepared)
             }
         })
     }
@@ -202,9 +236,14 @@ impl Registrar {
         state: &State,
         prepared: Prepared,
     ) -> Result<(), Refusal> {
-        if prepared.existing.is_empty() {
+        if prepared.existing.is_empty() && !state.store.is_shared() {
             turn.policy.record(now(state));
         }
+        self.finish(state, prepared).await
+    }
+
+    /// Lets go of a prepared change that somebody else was faster than.
+    pub(crate) async fn abandoned(&self, state: &State, prepared: Prepared) -> Result<(), Refusal> {
         self.finish(state, prepared).await
     }
 

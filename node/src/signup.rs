@@ -30,7 +30,7 @@ use crate::{
     error::Refusal,
     operator, pointers,
     random::uuid,
-    registrar::Decision,
+    registrar::{Decision, MAX_TURNS, Turn},
     state::State,
     store::{Batch, TransactionId, tables},
     usage::{mark_unsettled, quota_row, stored_quota},
@@ -50,6 +50,7 @@ pub(crate) enum Outcome {
 }
 
 /// An op log that passed every check.
+#[derive(Clone)]
 struct Checked {
     blocks: Vec<champ::Block>,
     pointers: Vec<(Writer, SignedPointer)>,
@@ -77,10 +78,15 @@ pub(crate) async fn sign_up(
         name,
     });
     let mut turn = state.registrar.turn().await;
-    let (admission, quota) = admit(state, &user.name, &request.token).await?;
-    let chain = ClaimChain::single(link.clone());
+    let (_, quota) = admit(state, &user.name, &request.token).await?;
     let size = request.ops.block_bytes() as u64;
-    let checked = check(state, &user, request.ops).await?;
+    let applicant = Applicant {
+        chain: ClaimChain::single(link.clone()),
+        proof: &request.proof,
+        proof_data: &request.link.proof_data(),
+        token: &request.token,
+        checked: check(state, &user, request.ops).await?,
+    };
     if size > quota {
         return Err(Refusal::QuotaReached {
             used: 0,
@@ -88,23 +94,52 @@ pub(crate) async fn sign_up(
             size,
         });
     }
+    for _ in 0..MAX_TURNS {
+        if let Some(outcome) = apply(state, &user, &mut turn, &applicant).await? {
+            return Ok(outcome);
+        }
+    }
+    Err(Refusal::rule(
+        "Sign-up collides with another one. Please try again",
+    ))
+}
+
+/// A sign-up that passed every check of its own.
+struct Applicant<'a> {
+    chain: ClaimChain,
+    proof: &'a [u8],
+    proof_data: &'a [u8],
+    token: &'a str,
+    checked: Checked,
+}
+
+/// Tries to make an account; `None` when another process changed the name table meanwhile.
+async fn apply(
+    state: &Arc<State>,
+    user: &Arc<User>,
+    turn: &mut Turn<'_>,
+    applicant: &Applicant<'_>,
+) -> Result<Option<Outcome>, Refusal> {
     let decision = state
         .registrar
         .decide(
-            &mut turn,
+            turn,
             state,
             user.name.as_str(),
-            &chain,
-            &request.proof,
-            &request.link.proof_data(),
+            &applicant.chain,
+            applicant.proof,
+            applicant.proof_data,
         )
         .await?;
     let prepared = match decision {
-        Decision::MoreWork(difficulty) => return Ok(Outcome::MoreWork(difficulty)),
+        Decision::MoreWork(difficulty) => return Ok(Some(Outcome::MoreWork(difficulty))),
         // The answer to an earlier attempt was lost: the account was made with the claim.
-        Decision::Unchanged => return Ok(Outcome::Done),
+        Decision::Unchanged => return Ok(Some(Outcome::Done)),
         Decision::Change(prepared) => prepared,
     };
+    // Counted after the table was read: whoever signs up meanwhile changes it, and this attempt fails.
+    let (admission, _) = admit(state, &user.name, applicant.token).await?;
+    let checked = applicant.checked.clone();
     let transaction = TransactionId::new(&uuid()).map_err(Refusal::internal)?;
     let stored: Vec<_> = checked.blocks.clone();
     if !stored.is_empty() {
@@ -116,17 +151,16 @@ pub(crate) async fn sign_up(
     let mut batch = prepared.batch.clone();
     batch.append(admission);
     let writers: Vec<_> = checked.writers.iter().cloned().collect();
-    let batch = account_rows(batch, &user, checked);
+    let batch = account_rows(batch, user, checked);
     if !state.store.commit(batch).await?.is_committed() {
-        return Err(Refusal::rule(
-            "Sign-up collides with another one. Please try again",
-        ));
+        state.registrar.abandoned(state, *prepared).await?;
+        state
+            .store
+            .close_transaction(&user.partition, &transaction)
+            .await?;
+        return Ok(None);
     }
-    state
-        .registrar
-        .committed(&mut turn, state, *prepared)
-        .await?;
-    drop(turn);
+    state.registrar.committed(turn, state, *prepared).await?;
     state.users.added();
     tracing::info!(user = user.name.as_str(), "signed up");
     // The account exists whatever happens from here on.
@@ -137,8 +171,8 @@ pub(crate) async fn sign_up(
     {
         tracing::warn!(%error, "cannot close the transaction of a sign-up");
     }
-    state.usage.committed(state, &user, writers).await;
-    Ok(Outcome::Done)
+    state.usage.committed(state, user, writers).await;
+    Ok(Some(Outcome::Done))
 }
 
 /// Refuses a claim that names another server as the home.
@@ -349,21 +383,12 @@ pub(crate) struct UserCount(tokio::sync::OnceCell<std::sync::atomic::AtomicU64>)
 impl UserCount {
     /// Returns the number of users with a quota.
     pub(crate) async fn count(&self, state: &State) -> Result<u64, Refusal> {
-        let counted = self.0.get_or_try_init(|| async {
-            let mut count: u64 = 0;
-            let mut after: Option<bytes::Bytes> = None;
-            loop {
-                let page = state
-                    .store
-                    .scan(tables::QUOTAS, b"", after.as_deref(), 10_000)
-                    .await?;
-                let Some((last, _)) = page.last() else {
-                    return Ok::<_, Refusal>(count.into());
-                };
-                after = Some(last.clone());
-                count = count.saturating_add(page.len() as u64);
-            }
-        });
+        if state.store.is_shared() {
+            return counted(state).await;
+        }
+        let counted = self
+            .0
+            .get_or_try_init(|| async { counted(state).await.map(Into::into) });
         Ok(counted.await?.load(std::sync::atomic::Ordering::Relaxed))
     }
 
@@ -380,5 +405,21 @@ impl UserCount {
         if let Some(count) = self.0.get() {
             count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
+    }
+}
+
+async fn counted(state: &State) -> Result<u64, Refusal> {
+    let mut count: u64 = 0;
+    let mut after: Option<bytes::Bytes> = None;
+    loop {
+        let page = state
+            .store
+            .scan(tables::QUOTAS, b"", after.as_deref(), 10_000)
+            .await?;
+        let Some((last, _)) = page.last() else {
+            return Ok(count);
+        };
+        after = Some(last.clone());
+        count = count.saturating_add(page.len() as u64);
     }
 }

@@ -255,12 +255,17 @@ impl Writers {
     }
 
     async fn user_of(&self, state: &State, writer: &Writer) -> Result<Option<Username>, Refusal> {
-        if let Some(user) = self.known.lock().get(writer) {
+        // Another process may let go of a writer, with the account it belongs to.
+        let is_shared = state.store.is_shared();
+        if !is_shared && let Some(user) = self.known.lock().get(writer) {
             return Ok(Some(user.clone()));
         }
         let Some((_, row)) = read_row(state, writer).await? else {
             return Ok(None);
         };
+        if is_shared {
+            return Ok(Some(row.user));
+        }
         let mut known = self.known.lock();
         if known.len() >= MAX_KNOWN {
             known.clear();

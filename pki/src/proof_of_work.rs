@@ -194,6 +194,47 @@ impl DifficultyPolicy {
         }
     }
 
+    /// Writes down what has been counted, so that another process can go on from it.
+    pub fn counted(&self) -> Vec<u8> {
+        let start = self
+            .start
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let start = u64::try_from(start.as_millis()).unwrap_or(u64::MAX);
+        let mut bytes = start.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&self.step.to_be_bytes());
+        for count in self.counts {
+            bytes.extend_from_slice(&count.to_be_bytes());
+        }
+        bytes
+    }
+
+    /// Goes on from what [`Self::counted`] wrote; the allowance stays. False, and nothing changes, for anything else.
+    #[must_use]
+    pub fn go_on_from(&mut self, counted: &[u8]) -> bool {
+        let Some((start, rest)) = counted.split_first_chunk() else {
+            return false;
+        };
+        let Some((step, rest)) = rest.split_first_chunk() else {
+            return false;
+        };
+        let (counts, extra) = rest.as_chunks::<4>();
+        let Ok(counts) = <&[[u8; 4]; BUCKETS]>::try_from(counts) else {
+            return false;
+        };
+        let start = Duration::from_millis(u64::from_be_bytes(*start));
+        let Some(start) = SystemTime::UNIX_EPOCH.checked_add(start) else {
+            return false;
+        };
+        if !extra.is_empty() {
+            return false;
+        }
+        self.start = start;
+        self.step = u64::from_be_bytes(*step);
+        self.counts = counts.map(u32::from_be_bytes);
+        true
+    }
+
     /// Counts a request that was served.
     pub fn record(&mut self, now: SystemTime) {
         self.advance(now);

@@ -17,8 +17,9 @@ use super::read;
 use crate::{
     error::Refusal,
     http::{Call, Reply, RequestBody},
-    registrar::Decision,
+    registrar::{Decision, MAX_TURNS, Turn},
     signup::{self, Outcome},
+    state::State,
 };
 
 /// Longest prefix of a name listing.
@@ -88,13 +89,27 @@ pub(super) async fn update_chain(
     let request = read::<UpdateChainRequest>(body).await?;
     let state = call.state;
     let mut turn = state.registrar.turn().await;
+    for _ in 0..MAX_TURNS {
+        if let Some(reply) = try_update_chain(state, &mut turn, &request).await? {
+            return Ok(reply);
+        }
+    }
+    Err(Refusal::rule("The chain was changed by somebody else"))
+}
+
+/// Tries to update a chain; `None` when another process changed the table meanwhile.
+async fn try_update_chain(
+    state: &State,
+    turn: &mut Turn<'_>,
+    request: &UpdateChainRequest,
+) -> Result<Option<Reply>, Refusal> {
     if state.directory.chain(&request.username).await?.is_empty() {
         return Err(Refusal::rule("Unknown user, please sign up"));
     }
     let decision = state
         .registrar
         .decide(
-            &mut turn,
+            turn,
             state,
             &request.username,
             request.chain.get(),
@@ -103,8 +118,8 @@ pub(super) async fn update_chain(
         )
         .await?;
     let prepared = match decision {
-        Decision::Unchanged => return Ok(accepted()),
-        Decision::MoreWork(difficulty) => return Ok(work_wanted(difficulty)),
+        Decision::Unchanged => return Ok(Some(accepted())),
+        Decision::MoreWork(difficulty) => return Ok(Some(work_wanted(difficulty))),
         Decision::Change(prepared) => prepared,
     };
     if !state
@@ -113,13 +128,11 @@ pub(super) async fn update_chain(
         .await?
         .is_committed()
     {
-        return Err(Refusal::rule("The chain was changed by somebody else"));
+        state.registrar.abandoned(state, *prepared).await?;
+        return Ok(None);
     }
-    state
-        .registrar
-        .committed(&mut turn, state, *prepared)
-        .await?;
-    Ok(accepted())
+    state.registrar.committed(turn, state, *prepared).await?;
+    Ok(Some(accepted()))
 }
 
 fn work_wanted(difficulty: u16) -> Reply {

@@ -43,11 +43,20 @@ pub(super) async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
     }
     let now = state.clock.now_seconds();
     let source = user.name.as_str().to_owned();
-    if state.guards.link_misses.is_exhausted(&source, now) {
+    let is_exhausted = state
+        .guards
+        .link_misses
+        .is_exhausted(&*state.store, &source, now)
+        .await?;
+    if is_exhausted {
         return Err(Refusal::RateLimit("Too many wrong links"));
     }
     let Some(target) = find(state, &user, label).await? else {
-        state.guards.link_misses.record(&source, now);
+        state
+            .guards
+            .link_misses
+            .record(&*state.store, &source, now)
+            .await?;
         return Err(Refusal::rule("No secret link present!"));
     };
     // Expiry is written in UTC whatever the time zone of anybody.

@@ -91,7 +91,10 @@ pub(super) async fn close_transaction(call: &Call<'_>) -> Result<Reply, Refusal>
             .store
             .close_transaction(&user.partition, &transaction)
             .await?;
-        call.state.usage.transaction_closed(&user, &transaction);
+        call.state
+            .usage
+            .transaction_closed(call.state, &user, &transaction)
+            .await?;
     }
     Ok(Reply::text("1"))
 }

@@ -194,6 +194,7 @@ async fn remove_rows(state: &State, user: &User) -> Result<(), Failed> {
     }
     for table in [
         tables::USAGE,
+        tables::PENDING,
         tables::LOGINS,
         tables::SECOND_FACTORS,
         tables::BATS,

@@ -112,7 +112,8 @@ pub(crate) async fn start_webauthn(state: &State, name: &Username) -> Result<Cha
     if factors.len() >= MAX_FACTORS {
         return Err(too_many());
     }
-    Ok(state.challenges.open(name, state.clock.now_millis()))
+    let now = state.clock.now_millis();
+    state.challenges.start(&*state.store, name, now).await
 }
 
 /// Adds a security key, enabled at once.
@@ -140,6 +141,7 @@ pub(crate) async fn complete_webauthn(
         credential_id,
         credential,
     } = use_challenge(state, name, client_data)
+        .await?
         .and_then(|challenge| verify_registration(&registration, &challenge, rp))
         .map_err(rejected)?;
     let factor = Factor {
@@ -163,16 +165,20 @@ pub(crate) async fn complete_webauthn(
 }
 
 /// Uses up the open challenge that this client data answers, whatever else is wrong with the answer.
-fn use_challenge(
+async fn use_challenge(
     state: &State,
     name: &Username,
     client_data: &[u8],
-) -> Result<Challenge, Rejection> {
-    let presented = presented_challenge(client_data)?;
-    state
+) -> Result<Result<Challenge, Rejection>, Refusal> {
+    let presented = match presented_challenge(client_data) {
+        Ok(presented) => presented,
+        Err(rejection) => return Ok(Err(rejection)),
+    };
+    let found = state
         .challenges
-        .take(name, &presented, state.clock.now_millis())
-        .ok_or(Rejection::Challenge)
+        .finish(&*state.store, name, &presented, state.clock.now_millis())
+        .await?;
+    Ok(found.ok_or(Rejection::Challenge))
 }
 
 fn rejected(rejection: Rejection) -> Refusal {
@@ -202,7 +208,10 @@ pub(crate) async fn enable(
     kind: MethodKind,
 ) -> Result<(), Refusal> {
     let now = state.clock.now_seconds();
-    state.guards.admit_code(name.as_str(), now)?;
+    state
+        .guards
+        .admit_code(&*state.store, name.as_str(), now)
+        .await?;
     let outcome = change(state, name, |factors| {
         let factor = factors
             .iter_mut()
@@ -234,7 +243,10 @@ pub(crate) async fn enable(
     if let Err(Refusal::Rule(reason)) = &outcome
         && reason.starts_with(text::BAD_TOTP)
     {
-        state.guards.wrong_code(name.as_str(), now);
+        state
+            .guards
+            .wrong_code(&*state.store, name.as_str(), now)
+            .await?;
     }
     outcome
 }
@@ -301,14 +313,20 @@ pub(crate) async fn check_answer(
     match &answer.answer {
         FactorAnswer::Code(code) => {
             let now = state.clock.now_seconds();
-            state.guards.admit_code(name.as_str(), now)?;
+            state
+                .guards
+                .admit_code(&*state.store, name.as_str(), now)
+                .await?;
             let id = &answer.credential_id;
             let outcome = change(state, name, |factors| {
                 check_code(enabled_factor(factors, name, id)?, code, now)
             })
             .await;
             if matches!(outcome, Err(Refusal::Rule(_))) {
-                state.guards.wrong_code(name.as_str(), now);
+                state
+                    .guards
+                    .wrong_code(&*state.store, name.as_str(), now)
+                    .await?;
             }
             outcome
         }
@@ -322,7 +340,7 @@ pub(crate) async fn check_answer(
                 client_data,
                 signature,
             };
-            let challenge = use_challenge(state, name, client_data);
+            let challenge = use_challenge(state, name, client_data).await?;
             change(state, name, |factors| {
                 let factor = enabled_factor(factors, name, &answer.credential_id)?;
                 let Secret::WebAuthn(stored) = &mut factor.secret else {

@@ -300,3 +300,34 @@ impl Store for MemoryStore {
 fn size_bytes(block: &Block) -> u32 {
     u32::try_from(block.bytes().len()).unwrap_or(u32::MAX)
 }
+
+/// A memory store that says others use it too; for tests of what several processes do.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(crate) struct SharedMemory(MemoryStore);
+
+#[cfg(test)]
+#[async_trait::async_trait]
+impl MetaStore for SharedMemory {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.0.get(table, key).await
+    }
+
+    async fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.0.scan(table, prefix, after, limit).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<CommitOutcome, StoreError> {
+        self.0.commit(batch).await
+    }
+}

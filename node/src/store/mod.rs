@@ -27,6 +27,8 @@ pub use direct::{AnnouncedBlock, DirectAccess, DirectOffer, SignedRequest};
 pub use disk::{DiskOptions, DiskStore, FreeFloor};
 pub use error::{Misuse, StoreError};
 pub use memory::MemoryStore;
+#[cfg(test)]
+pub(crate) use memory::SharedMemory;
 pub use meta::{
     Batch, CommitOutcome, Condition, MAX_BATCH_ROWS, MAX_KEY_BYTES, MAX_SCAN_ROWS, MAX_VALUE_BYTES,
     MetaStore, Table, Write,

@@ -40,6 +40,14 @@ pub const USER_WRITERS: Table = Table::new("user_writers");
 pub const UNSETTLED: Table = Table::new("unsettled");
 /// Digests of login keys that were replaced, by user name and digest.
 pub const PAST_LOGINS: Table = Table::new("past_logins");
+/// Who does which background job; see `lease`.
+pub const LEASES: Table = Table::new("leases");
+/// Counted events of nodes that share this store, by limit and key.
+pub const GUARDS: Table = Table::new("guards");
+/// Challenges of security keys of nodes that share this store, by user and digest.
+pub const CHALLENGES: Table = Table::new("challenges");
+/// What nodes that share this store know of a user's writes on their way, by user.
+pub const PENDING: Table = Table::new("pending");
 /// Owners of mirror access tokens by id.
 pub const BAT_IDS: Table = Table::new("bat_ids");
 /// Sign-up tokens that have not been used.

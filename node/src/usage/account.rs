@@ -9,8 +9,16 @@ use crate::{error::Refusal, store::TransactionId};
 /// Bytes above the quota that a full user may still write, so that deletions can be committed.
 pub(super) const TOLERANCE_BYTES: u64 = 1 << 20;
 
+/// Bytes that one writer wrote under one transaction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Pending {
+    pub(super) bytes: u64,
+    /// When the last of them were written.
+    pub(super) since_seconds: i64,
+}
+
 /// The account of one user.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Account {
     /// Bytes reachable from the user's pointers.
     pub(super) confirmed: u64,
@@ -19,7 +27,7 @@ pub(super) struct Account {
     /// A write was refused and nothing has been freed since.
     pub(super) over: bool,
     /// Bytes written and not yet reachable.
-    pending: HashMap<(Writer, TransactionId), u64>,
+    pub(super) pending: HashMap<(Writer, TransactionId), Pending>,
     /// Bytes of open transactions found at start; nobody knows which writer they belong to.
     pub(super) recovered: u64,
     /// Bytes of committed updates that are not yet part of `confirmed`, by writer.
@@ -27,7 +35,7 @@ pub(super) struct Account {
     /// What is left of the tolerance of a user who is above the quota already.
     pub(super) spare: u64,
     /// Uploaded bytes: number of the current window, bytes in it, bytes in the one before.
-    window: (i64, u64, u64),
+    pub(super) window: (i64, u64, u64),
 }
 
 impl Account {
@@ -46,15 +54,16 @@ impl Account {
     pub(super) fn pending_total(&self) -> u64 {
         self.pending
             .values()
-            .chain(self.settling.values())
-            .fold(self.recovered, |sum, bytes| sum.saturating_add(*bytes))
+            .map(|pending| pending.bytes)
+            .chain(self.settling.values().copied())
+            .fold(self.recovered, u64::saturating_add)
     }
 
     fn pending_of(&self, writer: &Writer) -> u64 {
         self.pending
             .iter()
             .filter(|((owner, _), _)| owner == writer)
-            .fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
+            .fold(0, |sum, (_, pending)| sum.saturating_add(pending.bytes))
     }
 
     /// Checks a write against quota and upload rate and counts it as pending.
@@ -98,7 +107,8 @@ impl Account {
             .pending
             .entry((writer.clone(), transaction.clone()))
             .or_default();
-        *pending = pending.saturating_add(size);
+        pending.bytes = pending.bytes.saturating_add(size);
+        pending.since_seconds = now_seconds;
         Ok(())
     }
 
@@ -106,8 +116,8 @@ impl Account {
     pub(super) fn release(&mut self, writer: &Writer, transaction: &TransactionId, size: u64) {
         let key = (writer.clone(), transaction.clone());
         if let Some(pending) = self.pending.get_mut(&key) {
-            *pending = pending.saturating_sub(size);
-            if *pending == 0 {
+            pending.bytes = pending.bytes.saturating_sub(size);
+            if pending.bytes == 0 {
                 self.pending.remove(&key);
             }
         }
@@ -162,6 +172,22 @@ impl Account {
         self.window
             .1
             .saturating_add(u64::try_from(weighted).unwrap_or(u64::MAX))
+    }
+
+    /// Returns true when something is pending under a transaction.
+    pub(super) fn has_open(&self, transaction: &TransactionId) -> bool {
+        self.pending.keys().any(|(_, open)| open == transaction)
+    }
+
+    /// Notes that the bytes which were `settling` for a writer are part of the new confirmed total.
+    pub(super) fn settled(&mut self, writer: &Writer, settling: u64, total: u64) {
+        self.confirm(total);
+        if let Some(bytes) = self.settling.get_mut(writer) {
+            *bytes = bytes.saturating_sub(settling);
+            if *bytes == 0 {
+                self.settling.remove(writer);
+            }
+        }
     }
 
     /// Returns true when nothing would be lost by forgetting this account.

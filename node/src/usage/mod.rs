@@ -3,9 +3,14 @@
 //! Confirmed bytes are exact: they change by the difference of the trees below the old and the new root of
 //! each committed update, and every update whose difference is still to be worked out leaves a row, written
 //! with the pointer itself, that survives a crash.
+//!
+//! A node that is alone keeps what is pending in memory; nodes that share a store keep it there (`ledger`). Both settle
+//! updates alike: every row a settlement changes is a condition of it, so two processes that settle one update count
+//! it once.
 
 mod account;
 mod delta;
+mod ledger;
 mod recount;
 mod settle;
 
@@ -40,13 +45,15 @@ pub(crate) struct Usage {
 }
 
 /// One user's account and the work on it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct UserAccount {
     account: Mutex<Account>,
     /// True while a task works out differences.
     settler: Mutex<Settler>,
     /// Told when that task has nothing left to do.
     settled: Notify,
+    /// Held while the row of a shared account is changed.
+    turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -115,6 +122,8 @@ pub(crate) fn stored_total(row: &[u8]) -> Result<u64, RecordError> {
 #[derive(Debug)]
 pub(crate) struct Reservation {
     account: Arc<UserAccount>,
+    /// Where the account is when other processes share it.
+    shared: Option<(Arc<State>, Arc<User>)>,
     writer: Writer,
     transaction: TransactionId,
     size: u64,
@@ -130,12 +139,26 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if !self.is_kept {
+        if self.is_kept {
+            return;
+        }
+        let (writer, transaction, size) =
+            (self.writer.clone(), self.transaction.clone(), self.size);
+        let Some((state, user)) = self.shared.take() else {
             self.account
                 .account
                 .lock()
-                .release(&self.writer, &self.transaction, self.size);
-        }
+                .release(&writer, &transaction, size);
+            return;
+        };
+        let account = Arc::clone(&self.account);
+        tokio::spawn(async move {
+            let release = |account: &mut Account| account.release(&writer, &transaction, size);
+            if let Err(error) = ledger::change(&state, &user, &account, release).await {
+                // They are forgotten with time.
+                tracing::warn!(%error, "bytes of a failed write stay pending");
+            }
+        });
     }
 }
 
@@ -146,33 +169,33 @@ impl Usage {
     /// [`Refusal::QuotaReached`], [`Refusal::UploadRate`].
     pub(crate) async fn reserve(
         &self,
-        state: &State,
-        user: &User,
+        state: &Arc<State>,
+        user: &Arc<User>,
         writer: &Writer,
         transaction: &TransactionId,
         size: u64,
         format: BlockFormat,
     ) -> Result<Reservation, Refusal> {
         let account = self.account(state, user).await?;
-        let was_over;
-        let outcome = {
-            let mut guard = account.account.lock();
-            was_over = guard.over;
-            guard.reserve(
-                writer,
-                transaction,
-                size,
-                format,
-                state.clock.now_seconds(),
-                i64::try_from(state.config.upload_window.as_secs()).unwrap_or(i64::MAX),
-            )
-        };
+        let now = state.clock.now_seconds();
+        let window = i64::try_from(state.config.upload_window.as_secs()).unwrap_or(i64::MAX);
+        let (was_over, outcome) = account
+            .change(state, user, |account| {
+                let was_over = account.over;
+                let outcome = account.reserve(writer, transaction, size, format, now, window);
+                (was_over, outcome)
+            })
+            .await?;
         if matches!(outcome, Err(Refusal::QuotaReached { .. })) && !was_over {
             tracing::info!(user = user.name.as_str(), "quota reached");
         }
         outcome?;
         Ok(Reservation {
             account,
+            shared: state
+                .store
+                .is_shared()
+                .then(|| (Arc::clone(state), Arc::clone(user))),
             writer: writer.clone(),
             transaction: transaction.clone(),
             size,
@@ -183,22 +206,21 @@ impl Usage {
     /// Returns confirmed bytes; all committed updates are accounted first.
     pub(crate) async fn confirmed(&self, state: &State, user: &User) -> Result<u64, Refusal> {
         let account = self.settled(state, user).await?;
-        let confirmed = account.account.lock().confirmed;
-        Ok(confirmed)
+        account.view(state, user, |account| account.confirmed).await
     }
 
     /// Returns confirmed and pending bytes.
     pub(crate) async fn expected(&self, state: &State, user: &User) -> Result<u64, Refusal> {
         let account = self.settled(state, user).await?;
-        let account = account.account.lock();
-        Ok(account.confirmed.saturating_add(account.pending_total()))
+        let sum = |account: &Account| account.confirmed.saturating_add(account.pending_total());
+        account.view(state, user, sum).await
     }
 
     /// Returns confirmed and pending bytes as they are this moment, without waiting for anything.
     pub(crate) async fn present(&self, state: &State, user: &User) -> Result<(u64, u64), Refusal> {
         let account = self.account(state, user).await?;
-        let account = account.account.lock();
-        Ok((account.confirmed, account.pending_total()))
+        let both = |account: &Account| (account.confirmed, account.pending_total());
+        account.view(state, user, both).await
     }
 
     /// Returns the quota; 0 for a user without space here.
@@ -214,12 +236,14 @@ impl Usage {
         quota_bytes: u64,
     ) -> Result<(), Refusal> {
         let account = self.account(state, user).await?;
-        let mut account = account.account.lock();
-        account.quota = quota_bytes;
-        if account.confirmed <= quota_bytes {
-            account.over = false;
-        }
-        Ok(())
+        account
+            .change(state, user, |account| {
+                account.quota = quota_bytes;
+                if account.confirmed <= quota_bytes {
+                    account.over = false;
+                }
+            })
+            .await
     }
 
     /// Forgets the account of a user who was removed.
@@ -228,11 +252,29 @@ impl Usage {
     }
 
     /// Drops what is pending under a closed transaction.
-    pub(crate) fn transaction_closed(&self, user: &User, transaction: &TransactionId) {
+    ///
+    /// # Errors
+    /// Failures of the store, when other processes share it.
+    pub(crate) async fn transaction_closed(
+        &self,
+        state: &State,
+        user: &User,
+        transaction: &TransactionId,
+    ) -> Result<(), Refusal> {
+        if state.store.is_shared() {
+            let account = self.account(state, user).await?;
+            let has_open = |account: &Account| account.has_open(transaction);
+            if account.view(state, user, has_open).await? {
+                let close = |account: &mut Account| account.close(transaction);
+                account.change(state, user, close).await?;
+            }
+            return Ok(());
+        }
         let account = self.accounts.lock().get(&user.name).cloned();
         if let Some(account) = account.as_ref().and_then(|cell| cell.get()) {
             account.account.lock().close(transaction);
         }
+        Ok(())
     }
 
     /// Notes that updates of these writers were committed; their differences are worked out in the background.
@@ -242,19 +284,58 @@ impl Usage {
         user: &Arc<User>,
         writers: impl IntoIterator<Item = Writer>,
     ) {
-        let account = match self.account(state, user).await {
+        let writers: Vec<Writer> = writers.into_iter().collect();
+        let account = match self.moved(state, user, &writers).await {
             Ok(account) => account,
             Err(error) => {
-                // The rows stay, so the next start catches up.
+                // The rows stay, so the next start or sweep catches up.
                 tracing::warn!(%error, "cannot account a committed update now");
                 return;
             }
         };
+        self.settle_soon(state, user, account, writers);
+    }
+
+    /// Counts what writers have pending as being settled.
+    async fn moved(
+        &self,
+        state: &State,
+        user: &User,
+        writers: &[Writer],
+    ) -> Result<Arc<UserAccount>, Refusal> {
+        let account = self.account(state, user).await?;
+        account
+            .change(state, user, |account| {
+                for writer in writers {
+                    account.commit(writer);
+                }
+            })
+            .await?;
+        Ok(account)
+    }
+
+    /// Settles an update that its process committed and did not settle.
+    pub(crate) async fn settle_left_over(
+        &self,
+        state: &Arc<State>,
+        user: &Arc<User>,
+        writer: Writer,
+    ) -> Result<(), Refusal> {
+        let account = self.account(state, user).await?;
+        self.settle_soon(state, user, account, vec![writer]);
+        Ok(())
+    }
+
+    fn settle_soon(
+        &self,
+        state: &Arc<State>,
+        user: &Arc<User>,
+        account: Arc<UserAccount>,
+        writers: Vec<Writer>,
+    ) {
         let start = {
-            let mut guard = account.account.lock();
             let mut settler = account.settler.lock();
             for writer in writers {
-                guard.commit(&writer);
                 if !settler.dirty.contains(&writer) {
                     settler.dirty.push(writer);
                 }
@@ -303,6 +384,9 @@ impl Usage {
         };
         // Better an answer that lags than none.
         let _ = tokio::time::timeout(MAX_WAIT, wait).await;
+        if state.store.is_shared() {
+            let _ = tokio::time::timeout(MAX_WAIT, settled_elsewhere(state, user, &account)).await;
+        }
         Ok(account)
     }
 
@@ -318,13 +402,59 @@ impl Usage {
     }
 }
 
+/// Waits until other processes have settled what they committed.
+async fn settled_elsewhere(
+    state: &State,
+    user: &User,
+    account: &UserAccount,
+) -> Result<(), Refusal> {
+    let mut pause = Duration::from_millis(5);
+    while !account
+        .view(state, user, |account| account.settling.is_empty())
+        .await?
+    {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
 impl UserAccount {
+    /// Changes the account, wherever it is kept; `edit` may be called several times.
+    async fn change<R>(
+        &self,
+        state: &State,
+        user: &User,
+        mut edit: impl FnMut(&mut Account) -> R,
+    ) -> Result<R, Refusal> {
+        if state.store.is_shared() {
+            return ledger::change(state, user, self, edit).await;
+        }
+        Ok(edit(&mut self.account.lock()))
+    }
+
+    /// Looks at the account, wherever it is kept.
+    async fn view<R>(
+        &self,
+        state: &State,
+        user: &User,
+        look: impl FnOnce(&Account) -> R,
+    ) -> Result<R, Refusal> {
+        if state.store.is_shared() {
+            return Ok(look(&ledger::view(state, user).await?));
+        }
+        Ok(look(&self.account.lock()))
+    }
+
     fn is_idle(&self) -> bool {
         self.account.lock().is_idle() && !self.settler.lock().is_running
     }
 }
 
 async fn load(state: &State, user: &User) -> Result<Arc<UserAccount>, Refusal> {
+    if state.store.is_shared() {
+        return Ok(Arc::default());
+    }
     let row = match state
         .store
         .get(tables::USAGE, user.name.as_str().as_bytes())
@@ -344,6 +474,7 @@ async fn load(state: &State, user: &User) -> Result<Arc<UserAccount>, Refusal> {
         account: Mutex::new(Account::new(row.total, quota, row.over, recovered)),
         settler: Mutex::default(),
         settled: Notify::new(),
+        turn: tokio::sync::Mutex::default(),
     }))
 }
 

@@ -102,13 +102,15 @@ async fn attempt(
     if !apply {
         return Ok(Some(found));
     }
-    let quota = account.account.lock().quota;
+    let quota = account.view(state, user, |account| account.quota).await?;
     let mut batch = change.into_batch(user, total > quota);
     batch.append(guard);
     if !state.store.commit(batch).await?.is_committed() {
         return Ok(None);
     }
-    account.account.lock().confirm(total);
+    account
+        .change(state, user, |account| account.confirm(total))
+        .await?;
     Ok(Some(found))
 }
 

@@ -9,7 +9,7 @@ use std::{
 use champ::Cid;
 use pki::{keys::Writer, pointer::PointerUpdate};
 
-use super::{UsageRow, UserAccount, delta::tree_delta};
+use super::{UsageRow, UserAccount, delta::tree_delta, ledger};
 use crate::{
     directory::User,
     error::Refusal,
@@ -52,7 +52,10 @@ pub(super) async fn run(state: &Arc<State>, user: &Arc<User>, account: &UserAcco
             Err(error) => {
                 failures = 0;
                 tracing::error!(%error, user = user.name.as_str(), "an update stays unaccounted until restart");
-                account.account.lock().settling.remove(&writer);
+                let forget = |account: &mut super::Account| account.settling.remove(&writer);
+                if let Err(error) = account.change(state, user, forget).await {
+                    tracing::warn!(%error, "an account cannot be changed");
+                }
                 account
                     .settler
                     .lock()
@@ -87,11 +90,8 @@ async fn settle(
     // The mark first: a commit that comes later leaves another one behind.
     let mark = state.store.get(tables::UNSETTLED, &key).await?;
     let settling = account
-        .account
-        .lock()
-        .settling
-        .get(writer)
-        .copied()
+        .view(state, user, |account| account.settling.get(writer).copied())
+        .await?
         .unwrap_or(0);
     let mut change = Change::start(state, user).await?;
     let target = stored_update(state, writer)
@@ -100,24 +100,27 @@ async fn settle(
     change.account(state, user, writer, target).await?;
     change.detach_and_attach(state, user).await?;
     let total = change.total();
-    let over = account.account.lock().over && total > account.account.lock().quota;
+    let over = account
+        .view(state, user, |account| account.over && total > account.quota)
+        .await?;
     let mut batch = change.into_batch(user, over);
     if let Some(mark) = mark {
         batch = batch
             .expect(tables::UNSETTLED, key.clone(), Some(mark))
             .remove(tables::UNSETTLED, key);
     }
+    let is_done = |account: &mut super::Account| account.settled(writer, settling, total);
+    if state.store.is_shared() {
+        let done = ledger::change_with(state, user, account, &batch, is_done).await?;
+        return Ok(match done {
+            Some(()) => Settled::Done,
+            None => Settled::Again,
+        });
+    }
     if !state.store.commit(batch).await?.is_committed() {
         return Ok(Settled::Again);
     }
-    let mut guard = account.account.lock();
-    guard.confirm(total);
-    if let Some(bytes) = guard.settling.get_mut(writer) {
-        *bytes = bytes.saturating_sub(settling);
-        if *bytes == 0 {
-            guard.settling.remove(writer);
-        }
-    }
+    is_done(&mut account.account.lock());
     Ok(Settled::Done)
 }
 
@@ -360,7 +363,12 @@ pub(crate) async fn resume(state: &Arc<State>) -> Result<(), Refusal> {
                 continue;
             };
             let user = state.directory.named(row.user.as_str()).await?;
-            state.usage.committed(state, &user, [writer]).await;
+            if state.store.is_shared() {
+                // What is pending now belongs to writes of other processes.
+                state.usage.settle_left_over(state, &user, writer).await?;
+            } else {
+                state.usage.committed(state, &user, [writer]).await;
+            }
         }
     }
 }

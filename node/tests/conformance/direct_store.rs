@@ -66,10 +66,7 @@ impl Setting {
         // Accounts are made at the time of the vectors.
         let clock = Arc::new(ManualClock::at(NOW));
         config.clock = clock.clone();
-        let node = TestNode {
-            node: Node::open(config).await.unwrap(),
-            clock,
-        };
+        let node = TestNode::of(Node::open(config).await.unwrap(), clock);
         let alice = Account::sign_up(&node, "alice", 7).await;
         node.clock.set(SystemClock.now_millis());
         Some(Self {

@@ -1,6 +1,12 @@
 //! A node for tests, with a clock that is set by hand and a raw socket client.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use http::Request;
@@ -12,13 +18,19 @@ use tokio::{
     task::JoinHandle,
 };
 
+use super::kinds::Kind;
+
 /// The present of the recorded exchanges.
 pub(crate) const NOW: i64 = 1_795_279_680_000;
 
-/// A node in memory.
+/// A node in memory, or on the kind of store that the whole suite is run with; see `kinds`.
 pub(crate) struct TestNode {
     pub(crate) node: Node,
     pub(crate) clock: Arc<ManualClock>,
+    /// More nodes on the same data set: calls go to each in turn.
+    others: Vec<Node>,
+    turn: AtomicUsize,
+    _folder: Option<tempfile::TempDir>,
 }
 
 /// An answer.
@@ -89,26 +101,59 @@ impl TestNode {
 
     /// A node whose time may stand still: it waits for nothing outside this process.
     pub(crate) async fn in_memory() -> Self {
-        Self::open(config()).await
+        let clock = Arc::new(ManualClock::at(NOW));
+        let mut config = config();
+        config.clock = clock.clone();
+        Self::of(Node::open(config).await.unwrap(), clock)
     }
 
     pub(crate) async fn with(mut config: Config) -> Self {
-        place_blocks(&mut config);
-        Self::open(config).await
-    }
-
-    async fn open(mut config: Config) -> Self {
         let clock = Arc::new(ManualClock::at(NOW));
         config.clock = clock.clone();
+        let kind = Kind::of_this_run();
+        // A test that brings a folder of its own is about that folder.
+        let is_placed = config.data.is_none();
+        let folder = is_placed.then(|| kind.place(&mut config)).flatten();
+        place_blocks(&mut config);
+        let mut others = Vec::new();
+        if is_placed {
+            for _ in 1..kind.nodes {
+                others.push(Node::open(config.clone()).await.unwrap());
+            }
+        }
         let node = Node::open(config).await.unwrap();
-        Self { node, clock }
+        Self {
+            others,
+            _folder: folder,
+            ..Self::of(node, clock)
+        }
+    }
+
+    /// Takes over a node on a store that the test chose.
+    pub(crate) fn of(node: Node, clock: Arc<ManualClock>) -> Self {
+        Self {
+            node,
+            clock,
+            others: Vec::new(),
+            turn: AtomicUsize::new(0),
+            _folder: None,
+        }
+    }
+
+    /// The node whose turn it is.
+    fn next(&self) -> &Node {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % (self.others.len() + 1);
+        match turn.checked_sub(1) {
+            None => &self.node,
+            Some(other) => &self.others[other],
+        }
     }
 
     /// Calls the node in process with POST.
     pub(crate) async fn post(&self, target: &str, body: impl Into<Bytes>) -> Answer {
         let target = format!("/{}", target.trim_start_matches('/'));
         let request = Request::post(target).body(body.into()).unwrap();
-        let response = self.node.call(request).await;
+        let response = self.next().call(request).await;
         let headers = response
             .headers()
             .iter()
@@ -142,7 +187,7 @@ impl TestNode {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let node = self.node.clone();
+        let node = self.next().clone();
         let task = tokio::spawn(async move {
             node.serve(listener, async {
                 let _ = stopped.await;

@@ -9,6 +9,7 @@ mod direct_store;
 mod endpoints;
 pub(crate) mod harness;
 mod http;
+mod kinds;
 mod limits;
 mod load;
 mod pointers;

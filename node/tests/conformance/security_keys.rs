@@ -40,7 +40,7 @@ async fn node_and_store() -> (TestNode, Arc<MemoryStore>) {
         ..config()
     };
     let node = Node::with_store(config, store.clone()).await.unwrap();
-    (TestNode { node, clock }, store)
+    (TestNode::of(node, clock), store)
 }
 
 async fn alice(node: &TestNode) -> Account {

@@ -219,7 +219,7 @@ async fn bob() -> TestNode {
         .put(tables::QUOTAS, &b"bob"[..], Value::Int(1 << 30).encode());
     assert!(store.commit(rows).await.unwrap().is_committed());
     let node = Node::with_store(config, store).await.unwrap();
-    TestNode { node, clock }
+    TestNode::of(node, clock)
 }
 
 #[tokio::test]

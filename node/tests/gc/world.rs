@@ -83,10 +83,10 @@ impl World {
         let collector = Node::with_store(config.clone(), store.clone())
             .await
             .unwrap();
-        let server = TestNode {
-            node: Node::with_store(config, store.clone()).await.unwrap(),
-            clock: clock.clone(),
-        };
+        let server = TestNode::of(
+            Node::with_store(config, store.clone()).await.unwrap(),
+            clock.clone(),
+        );
         Self {
             store,
             clock,
@@ -146,10 +146,7 @@ impl World {
 
     /// A handle for hooks.
     pub(crate) fn client(&self) -> TestNode {
-        TestNode {
-            node: self.server.node.clone(),
-            clock: self.clock.clone(),
-        }
+        TestNode::of(self.server.node.clone(), self.clock.clone())
     }
 
     pub(crate) async fn stored(&self, user: &str) -> BTreeSet<Cid> {

@@ -31,7 +31,7 @@ async fn on(store: Arc<dyn Store>, config: Config) -> TestNode {
         ..config
     };
     let node = Node::with_store(config, store).await.unwrap();
-    TestNode { node, clock }
+    TestNode::of(node, clock)
 }
 
 /// Everything a user can leave behind.

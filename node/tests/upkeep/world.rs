@@ -67,7 +67,7 @@ impl World {
         Self {
             folder,
             store,
-            node: TestNode { node, clock },
+            node: TestNode::of(node, clock),
         }
     }
 

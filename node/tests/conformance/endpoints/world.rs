@@ -93,7 +93,7 @@ pub(super) async fn world(is_public: bool) -> World {
         ..config()
     };
     let node = Node::with_store(config, store.clone()).await.unwrap();
-    let node = TestNode { node, clock };
+    let node = TestNode::of(node, clock);
     let alice = Account::sign_up(&node, "alice", 7).await;
     let bob = Account::sign_up(&node, "bob", 8).await;
     let admin = Account::sign_up(&node, ADMIN, 9).await;

@@ -32,7 +32,7 @@ async fn node_and_store(config: Config) -> (TestNode, Arc<MemoryStore>) {
         ..config
     };
     let node = Node::with_store(config, store.clone()).await.unwrap();
-    (TestNode { node, clock }, store)
+    (TestNode::of(node, clock), store)
 }
 
 /// Settings of a node on a folder.
