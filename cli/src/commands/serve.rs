@@ -272,6 +272,9 @@ struct StopSignals {
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
+    /// A file that reaches the limit of the process must fail the write, not end the process.
+    #[cfg(unix)]
+    _too_large: tokio::signal::unix::Signal,
 }
 
 impl StopSignals {
@@ -286,6 +289,7 @@ impl StopSignals {
             Ok(Self {
                 terminate: signal(SignalKind::terminate()).map_err(failure)?,
                 interrupt: signal(SignalKind::interrupt()).map_err(failure)?,
+                _too_large: signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(failure)?,
             })
         }
         #[cfg(not(unix))]

@@ -60,6 +60,8 @@ pub(crate) struct Plan {
     pub(crate) fail_change: Option<(u64, io::ErrorKind)>,
     /// From the n-th changing operation on, nothing can be written.
     pub(crate) full_from: Option<u64>,
+    /// Nothing can be changed, not even removed or flushed.
+    pub(crate) stuck: Option<io::ErrorKind>,
     /// Folder flushes do nothing: a broken engine that the tests must find out.
     pub(crate) skip_folder_flushes: bool,
     /// Flushes of files do nothing.
@@ -192,6 +194,9 @@ impl State {
         if let Some((at, kind)) = self.plan.fail_change
             && at == number
         {
+            return Err(kind.into());
+        }
+        if let Some(kind) = self.plan.stuck {
             return Err(kind.into());
         }
         if takes_space && self.plan.full_from.is_some_and(|from| number >= from) {

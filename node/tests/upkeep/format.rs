@@ -7,12 +7,13 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 
-use super::world::World;
+use super::world::{Files, World};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 
@@ -78,4 +79,34 @@ async fn make_fixture() {
     fs::create_dir_all(FIXTURES).unwrap();
     assert!(bytes.len() < 200_000, "{} bytes", bytes.len());
     fs::write(path, bytes).unwrap();
+}
+
+/// Every fixture opens, everything in it is sound, and its users go on.
+#[tokio::test]
+async fn rel_11_data_folders_of_every_format_open_in_this_version() {
+    let mut opened = 0;
+    for fixture in fs::read_dir(FIXTURES).unwrap() {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, bytes) in unpack(&fs::read(fixture.unwrap().path()).unwrap()) {
+            let path = folder.path().join("data").join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, bytes).unwrap();
+            // As the node makes them: it refuses keys that others may read.
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let world = World::at(folder).await;
+        let report = world.check().await;
+        assert_eq!(report.findings, []);
+        assert_eq!((report.partitions, report.pointers), (3, 6));
+        for (name, seed, version) in [("alice", 7, 2), ("bob", 8, 3)] {
+            let mut files = Files::resume(&world, name, seed).await.unwrap();
+            assert_eq!(files.version(), version);
+            files.assert_readable(&world).await;
+            files.save(&world, 1).await;
+            files.assert_readable(&world).await;
+        }
+        assert_eq!(world.restarted().await.check().await.total(), 0);
+        opened += 1;
+    }
+    assert!(opened > 0);
 }

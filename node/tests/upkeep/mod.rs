@@ -2,6 +2,8 @@
 
 mod backup;
 mod check;
+mod disk_trouble;
 mod format;
+mod kill;
 mod scrub;
 mod world;

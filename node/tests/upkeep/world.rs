@@ -12,9 +12,11 @@ use node::{
     Config, Node,
     check::{CheckOptions, Report, check},
     clock::ManualClock,
-    store::{DiskOptions, DiskStore, FreeFloor, Partition, Store},
+    store::{
+        DiskOptions, DiskStore, FreeFloor, MetaStore as _, Partition, Store, disk::Disk, tables,
+    },
 };
-use pki::wire::block_group::BlockFormat;
+use pki::{pointer::SignedPointer, wire::block_group::BlockFormat};
 use tempfile::TempDir;
 
 use crate::conformance::{
@@ -23,9 +25,31 @@ use crate::conformance::{
 };
 
 pub(crate) struct World {
-    pub(crate) folder: TempDir,
+    /// Removed with the world, unless somebody else owns it.
+    pub(crate) folder: Folder,
     pub(crate) store: Arc<DiskStore>,
     pub(crate) node: TestNode,
+}
+
+/// The folder that holds `data`.
+pub(crate) enum Folder {
+    Ours(TempDir),
+    Theirs(PathBuf),
+}
+
+impl Folder {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Ours(folder) => folder.path(),
+            Self::Theirs(path) => path,
+        }
+    }
+}
+
+impl From<TempDir> for Folder {
+    fn from(folder: TempDir) -> Self {
+        Self::Ours(folder)
+    }
 }
 
 /// What one user has stored.
@@ -40,8 +64,13 @@ pub(crate) struct Files {
 }
 
 pub(crate) fn open(data: &Path) -> DiskStore {
+    open_above(data, 0)
+}
+
+/// Opens a store that leaves this many bytes free.
+pub(crate) fn open_above(data: &Path, floor_bytes: u64) -> DiskStore {
     let mut options = DiskOptions::new(data.join("store"));
-    options.free_floor = FreeFloor::Bytes(0);
+    options.free_floor = FreeFloor::Bytes(floor_bytes);
     DiskStore::open(options).unwrap()
 }
 
@@ -51,10 +80,31 @@ impl World {
     }
 
     /// Starts a node on whatever is in `folder`.
-    pub(crate) async fn at(folder: TempDir) -> Self {
+    pub(crate) async fn at(folder: impl Into<Folder>) -> Self {
+        Self::above(folder, 0).await
+    }
+
+    /// The same, leaving this many bytes free.
+    pub(crate) async fn above(folder: impl Into<Folder>, floor_bytes: u64) -> Self {
+        let folder = folder.into();
         let data = folder.path().join("data");
         fs::create_dir_all(&data).unwrap();
-        let store = Arc::new(open(&data));
+        Self::with(folder, open_above(&data, floor_bytes)).await
+    }
+
+    /// The same in a folder of somebody else, over this disk.
+    pub(crate) async fn on(folder: &Path, disk: Arc<dyn Disk>) -> Self {
+        let data = folder.join("data");
+        fs::create_dir_all(&data).unwrap();
+        let mut options = DiskOptions::new(data.join("store"));
+        options.free_floor = FreeFloor::Bytes(0);
+        let store = DiskStore::open_on(options, disk).unwrap();
+        Self::with(Folder::Theirs(folder.to_owned()), store).await
+    }
+
+    async fn with(folder: Folder, store: DiskStore) -> Self {
+        let data = folder.path().join("data");
+        let store = Arc::new(store);
         let clock = Arc::new(ManualClock::at(NOW));
         let config = Config {
             data: Some(data),
@@ -69,6 +119,17 @@ impl World {
             store,
             node: TestNode::of(node, clock),
         }
+    }
+
+    /// Ends the process, as far as a test can.
+    pub(crate) fn stopped(self) -> Folder {
+        let Self {
+            folder,
+            store,
+            node,
+        } = self;
+        drop((store, node));
+        folder
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -139,21 +200,61 @@ fn content(name: &str, version: i64, n: u8) -> Bytes {
     bytes.into()
 }
 
+/// The blocks of a version.
+fn version(name: &str, version: i64, fragments: u8) -> (Vec<Block>, Block) {
+    let fragments: Vec<_> = (0..fragments)
+        .map(|n| Block::raw(content(name, version, n)).unwrap())
+        .collect();
+    let cids: Vec<_> = fragments.iter().map(|block| block.cid().clone()).collect();
+    let tree = cbor_block(&format!("version {version}"), &cids);
+    (fragments, tree)
+}
+
 impl Files {
+    /// Returns the version that the pointer leads to: 1 after the sign-up.
+    pub(crate) fn version(&self) -> i64 {
+        self.sequence
+    }
+
+    /// Finds out what a user has stored; `None` for one who is not signed up.
+    pub(crate) async fn resume(world: &World, name: &str, seed: u8) -> Option<Self> {
+        let account = Account::new(name, seed);
+        let key = account.home.writer().cid().to_bytes();
+        let signed = world.store.get(tables::POINTERS, &key).await.unwrap()?;
+        let pointer = SignedPointer::verify(&account.home.secret().public(), signed).unwrap();
+        let root = pointer.update().updated().unwrap().clone();
+        let sequence = pointer.update().sequence().unwrap();
+        let mut files = Self {
+            account,
+            fragments: Vec::new(),
+            tree: cbor_block("nothing", &[]),
+            root: root.clone(),
+            sequence,
+        };
+        // One of the numbers of fragments that tests use: the root tells which.
+        for count in (0..10).filter(|_| sequence > 1) {
+            let (fragments, tree) = version(name, sequence, count);
+            let mut made = files.account.home_root().await;
+            made.data.tree = Some(tree.cid().clone());
+            if made.cid() == root {
+                (files.fragments, files.tree) = (fragments, tree);
+                return Some(files);
+            }
+        }
+        assert_eq!(sequence, 1, "{name} points to something of nobody's");
+        Some(files)
+    }
+
     /// Stores a new version with this many fragments and points to it.
     pub(crate) async fn save(&mut self, world: &World, fragments: u8) {
         let (node, account) = (&world.node, &self.account);
-        let version = self.sequence + 1;
-        let raw: Vec<_> = (0..fragments)
-            .map(|n| content(&account.name, version, n))
-            .collect();
+        let number = self.sequence + 1;
+        let (fragments, tree) = version(&account.name, number, fragments);
+        let raw: Vec<_> = fragments.iter().map(|b| b.bytes().clone()).collect();
         let answer = account
             .put(node, &account.home, BlockFormat::Raw, &raw)
             .await;
         assert_eq!(answer.status, 200, "{}", answer.message());
-        let fragments: Vec<_> = raw.into_iter().map(|b| Block::raw(b).unwrap()).collect();
-        let cids: Vec<_> = fragments.iter().map(|block| block.cid().clone()).collect();
-        let tree = cbor_block(&format!("version {version}"), &cids);
         let mut root = account.home_root().await;
         root.data.tree = Some(tree.cid().clone());
         root.blocks.push(tree.clone());
@@ -162,7 +263,7 @@ impl Files {
             &account.home,
             Some(&self.root),
             Some(&root.cid()),
-            Some(version),
+            Some(number),
         );
         let answer = account.set(node, &write).await;
         assert_eq!((answer.status, answer.body), (200, vec![1]));
@@ -173,7 +274,7 @@ impl Files {
         self.root = root.cid();
         self.fragments = fragments;
         self.tree = tree;
-        self.sequence = version;
+        self.sequence = number;
     }
 
     /// Uploads a fragment again, as a client would.

@@ -74,6 +74,11 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn lock(&self, path: &Path) -> io::Result<Locked>;
 }
 
+/// Attempts to take a lock that this very process holds or has just given up.
+const OWN_LOCK_TRIES: u32 = 20;
+/// Time between two of them.
+const OWN_LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
 /// The file system of the machine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemDisk;
@@ -158,20 +163,39 @@ impl Disk for SystemDisk {
             .truncate(false)
             .mode(0o600);
         let mut file = options.open(path)?;
-        match file.try_lock() {
-            Ok(()) => {
-                file.set_len(0)?;
-                file.seek(SeekFrom::Start(0))?;
-                file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
-                Ok(Locked::Ours(Box::new(file)))
+        let mut patience = OWN_LOCK_TRIES;
+        loop {
+            match file.try_lock() {
+                Ok(()) => {
+                    // Only for the message that another process shows: a full disk must not keep a node from
+                    // starting.
+                    let noted = file
+                        .set_len(0)
+                        .and_then(|()| file.seek(SeekFrom::Start(0)))
+                        .and_then(|_| {
+                            file.write_all(format!("{}\n", std::process::id()).as_bytes())
+                        });
+                    if let Err(error) = noted {
+                        tracing::warn!(%error, "the lock does not show the process id");
+                    }
+                    return Ok(Locked::Ours(Box::new(file)));
+                }
+                Err(std::fs::TryLockError::WouldBlock) => {
+                    let mut text = String::new();
+                    // Only for the message: whoever holds the lock may be about to write it.
+                    let _ = file.seek(SeekFrom::Start(0));
+                    let _ = (&file).take(32).read_to_string(&mut text);
+                    let pid = text.trim().parse().ok();
+                    patience -= 1;
+                    if pid != Some(std::process::id()) || patience == 0 {
+                        return Ok(Locked::Theirs(pid));
+                    }
+                    // Given up by this process a moment ago, and still held by a program that is being started: it
+                    // has a copy of the file until it runs.
+                    std::thread::sleep(OWN_LOCK_PAUSE);
+                }
+                Err(std::fs::TryLockError::Error(error)) => return Err(error),
             }
-            Err(std::fs::TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                // Only for the message: whoever holds the lock may be about to write it.
-                let _ = file.take(32).read_to_string(&mut text);
-                Ok(Locked::Theirs(text.trim().parse().ok()))
-            }
-            Err(std::fs::TryLockError::Error(error)) => Err(error),
         }
     }
 }

@@ -14,6 +14,7 @@ mod group;
 mod layout;
 mod medium;
 mod open;
+mod overlay;
 mod upkeep;
 mod writer;
 

@@ -109,11 +109,15 @@ fn is_formatted(disk: &dyn Disk, paths: &Paths) -> Result<bool, StoreError> {
     let Some(found) = number.and_then(|number| number.parse().ok()) else {
         return Err(bad_folder(&paths.folder, "its format file is damaged"));
     };
-    if found != FORMAT {
+    if found > FORMAT {
         return Err(StoreError::NewerFormat {
             found,
             supported: FORMAT,
         });
+    }
+    // There has never been an older one.
+    if found < FORMAT {
+        return Err(bad_folder(&paths.folder, "its format file is damaged"));
     }
     Ok(true)
 }
