@@ -12,6 +12,7 @@ pub mod explain;
 pub mod gateway;
 pub mod human;
 pub mod local;
+pub mod log;
 pub mod operator;
 pub mod output;
 pub mod password;

@@ -23,7 +23,7 @@ use crate::{
     args::{LogFormat, ServeArgs},
     config::{self, Settings},
     exit::{Class, Failure},
-    human,
+    human, log,
     output::Output,
 };
 
@@ -246,7 +246,7 @@ fn bind_failure(listen: SocketAddr, error: &io::Error) -> Failure {
 }
 
 fn start_log(settings: &Settings) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&settings.log).map_err(|error| {
+    let filter = EnvFilter::try_new(log::capped(&settings.log)).map_err(|error| {
         Failure::new(
             Class::Usage,
             format!("`{}` is no log filter: {error}", settings.log),
@@ -258,12 +258,14 @@ fn start_log(settings: &Settings) -> Result<(), Failure> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr);
+        .with_writer(log::Limited::stderr());
     match settings.log_format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
     }
-    .map_err(|error| Failure::new(Class::Other, format!("cannot start the log: {error}")))
+    .map_err(|error| Failure::new(Class::Other, format!("cannot start the log: {error}")))?;
+    log::log_panics_by_place();
+    Ok(())
 }
 
 /// Ctrl-C and SIGTERM.
