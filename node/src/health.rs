@@ -55,6 +55,8 @@ pub struct Health {
     pub requests: usize,
     /// Background workers.
     pub workers: Vec<WorkerStatus>,
+    /// Owners with data that could not be read when their garbage was to be collected.
+    pub unreadable_owners: usize,
     /// The last call that failed on this machine.
     pub last_error: Option<LastError>,
 }
@@ -94,9 +96,10 @@ pub(crate) async fn examine(state: &State) -> Health {
     let last_error = state.metrics.last_error();
     let is_recent = last_error.as_ref().is_some_and(|(_, age)| *age < RECENT);
     let has_failed_worker = workers.iter().any(|worker| worker.phase == Phase::Failed);
+    let unreadable_owners = state.collector.alarms();
     let status = match probe {
         Err(_) => Status::Failing,
-        Ok(()) if is_recent || has_failed_worker => Status::Degraded,
+        Ok(()) if is_recent || has_failed_worker || unreadable_owners > 0 => Status::Degraded,
         Ok(()) => Status::Ok,
     };
     let space = state
@@ -122,6 +125,7 @@ pub(crate) async fn examine(state: &State) -> Health {
         connections: state.admission.connections(),
         requests: state.admission.requests(),
         workers,
+        unreadable_owners,
         last_error: last_error.map(|(text, age)| LastError {
             text,
             seconds_ago: age.as_secs(),

@@ -40,7 +40,7 @@ mod steady;
 mod sweep;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     sync::Arc,
     time::{Duration, Instant},
@@ -67,6 +67,8 @@ use crate::{
 /// Told where a collection is.
 pub(crate) type ProgressSink<'a> = dyn Fn(&Progress) + Send + Sync + 'a;
 
+/// An aborted collection is not tried again by itself for this long.
+const RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// Partitions of one page.
 const PAGE_PARTITIONS: usize = 1000;
 
@@ -119,7 +121,16 @@ pub(crate) struct Collector {
     /// Owners whose blocks are being deleted.
     gates: Mutex<HashMap<Username, Arc<RwLock<()>>>>,
     steady: Mutex<SteadyClock>,
+    /// Partitions whose last collection was aborted.
+    aborted: Mutex<BTreeMap<String, AbortedOwner>>,
     last: Mutex<Option<Arc<Report>>>,
+}
+
+/// An owner whose last collection was aborted.
+#[derive(Debug, Clone, Copy)]
+struct AbortedOwner {
+    at: tokio::time::Instant,
+    alarm: bool,
 }
 
 /// A random name of one process.
@@ -178,6 +189,34 @@ impl Collector {
         }
     }
 
+    /// Returns how many owners have data that could not be read when their garbage was to be collected.
+    pub(crate) fn alarms(&self) -> usize {
+        let aborted = self.aborted.lock();
+        aborted.values().filter(|owner| owner.alarm).count()
+    }
+
+    /// True when the collection of this owner was aborted a short while ago: nothing will have changed.
+    fn was_aborted_lately(&self, partition: &Partition) -> bool {
+        let aborted = self.aborted.lock();
+        let owner = aborted.get(partition.as_str());
+        owner.is_some_and(|owner| owner.at.elapsed() < RETRY_AFTER)
+    }
+
+    fn note(&self, report: &OwnerReport) {
+        let mut aborted = self.aborted.lock();
+        match report.outcome {
+            Outcome::Aborted { alarm, .. } => {
+                let at = tokio::time::Instant::now();
+                aborted.insert(report.partition.clone(), AbortedOwner { at, alarm });
+            }
+            // Nothing was looked at.
+            Outcome::Waiting { .. } => {}
+            _ => {
+                aborted.remove(&report.partition);
+            }
+        }
+    }
+
     /// Returns the report of the last collection since the node was started.
     pub(crate) fn last(&self) -> Option<Arc<Report>> {
         self.last.lock().clone()
@@ -224,6 +263,9 @@ pub(crate) async fn collect(
             if chosen.as_ref().is_none_or(|chosen| *chosen == partition) {
                 let owner =
                     owner(state, &partition, options, progress, &mut lease, &mut pace).await;
+                if !options.dry_run {
+                    state.collector.note(&owner);
+                }
                 report.add(owner);
             }
             pace.point().await;

@@ -90,6 +90,9 @@ async fn due(state: &State) -> Result<Vec<String>, StoreError> {
 }
 
 async fn is_due(state: &State, partition: &Partition, name: &str) -> Result<bool, StoreError> {
+    if state.collector.was_aborted_lately(partition) {
+        return Ok(false);
+    }
     let row = state.store.get(tables::GC_STATES, name.as_bytes()).await?;
     let Some(row) = row.and_then(|row| StateRow::decode(&row).ok()) else {
         return Ok(true);

@@ -20,9 +20,12 @@ pub(crate) enum Point {
     BeforeGiveUp,
     AfterGiveUp,
     AfterDelete,
+    /// Not of a collection: an update has been checked and is about to be committed.
+    BeforePointer,
 }
 
 impl Point {
+    /// The points of a collection.
     pub(crate) const ALL: [Self; 6] = [
         Self::BeforeList,
         Self::AfterList,
@@ -88,8 +91,11 @@ impl MetaStore for Hooked {
             .writes()
             .iter()
             .any(|write| write.table == tables::GC_DOOMED && write.value.is_some());
+        let points = |write: &node::store::Write| write.table == tables::POINTERS;
         if gives_up {
             self.at(Point::BeforeGiveUp).await;
+        } else if batch.writes().iter().any(points) {
+            self.at(Point::BeforePointer).await;
         }
         let outcome = self.inner.commit(batch).await;
         if gives_up {

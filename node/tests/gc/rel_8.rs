@@ -7,6 +7,7 @@ use futures_util::FutureExt as _;
 use node::{
     clock::ManualClock,
     gc::{CollectOptions, Outcome},
+    health::Status,
     store::{BlockStore as _, DiskOptions, DiskStore, FreeFloor},
 };
 use parking_lot::Mutex;
@@ -185,6 +186,45 @@ async fn rel_8_c_a_commit_of_an_old_root_keeps_its_blocks_or_is_refused() {
     }
 }
 
+/// The other way round: the collection comes between the check of an update and its commit.
+#[tokio::test(start_paused = true)]
+async fn rel_8_c_an_update_that_a_collection_overtakes_is_checked_again() {
+    for is_first in [true, false] {
+        let world = World::new().await;
+        let (mut alice, old, _) = with_garbage(&world).await;
+        if !is_first {
+            // Something was collected before: there is a state of the sweep to compare with.
+            let (_, stray) = small_tree("stray", 1);
+            alice.put(&world.server, "stray", &stray).await;
+            alice.close(&world.server, "stray").await;
+            world.set_hook(None);
+            let old_root = alice.root(&old).await;
+            alice
+                .put(&world.server, "kept", &old_root.all_blocks())
+                .await;
+            world.collect_now().await;
+            alice.close(&world.server, "kept").await;
+        }
+        let collector = world.collector.clone();
+        world.set_hook(Some(once(Point::BeforePointer, move || async move {
+            let now = CollectOptions {
+                now: true,
+                ..CollectOptions::default()
+            };
+            let report = collector.collect_garbage(&now, &|_| ()).await.unwrap();
+            assert!(report.deleted.blocks > 0);
+        })));
+        let old_root = alice.root(&old).await.cid();
+        let answer = alice.point(&world.server, &old_root).await;
+        world.set_hook(None);
+        assert_eq!(answer.status, 400, "first: {is_first}");
+        assert_complete(&world, &alice).await;
+        world.settle().await;
+        world.collect_now().await;
+        assert_only_reachable(&world, &alice).await;
+    }
+}
+
 /// The same below a new root block: the root itself is there, what it builds on is not.
 #[tokio::test(start_paused = true)]
 async fn rel_8_c_a_new_root_cannot_build_on_blocks_that_were_collected() {
@@ -226,11 +266,15 @@ async fn rel_8_d_an_unreadable_block_ends_the_collection_of_its_owner_only() {
         assert_eq!(report.alarms, 1);
         assert_eq!(world.stored("alice").await, before);
         assert_eq!(world.collector.last_collection().unwrap().alarms, 1);
+        let health = world.collector.examine().await;
+        assert_eq!(health.unreadable_owners, 1);
+        assert_eq!(health.status, Status::Degraded);
     }
     assert_only_reachable(&world, &bob).await;
     world.store.damaged.lock().clear();
     let report = world.collect_now().await;
     assert_eq!(report.alarms, 0);
+    assert_eq!(world.collector.examine().await.unreadable_owners, 0);
     assert_only_reachable(&world, &alice).await;
 }
 
