@@ -54,6 +54,10 @@ impl Collection<'_> {
     ) -> Result<Outcome, Abort> {
         let state = self.state;
         let partition = &self.user.partition;
+        // An account that was removed leaves an empty space, and nothing that could be read about it.
+        if state.store.block_counts(partition).await?.blocks == 0 {
+            return Ok(Outcome::Unchanged);
+        }
         let is_changing = !self.options.dry_run;
         let name = self.user.name.as_str().as_bytes();
         let removed = state.store.get(tables::REMOVED, name).await?;

@@ -93,6 +93,10 @@ async fn is_due(state: &State, partition: &Partition, name: &str) -> Result<bool
     if state.collector.was_aborted_lately(partition) {
         return Ok(false);
     }
+    let stored = state.store.block_counts(partition).await?;
+    if stored.blocks == 0 {
+        return Ok(false);
+    }
     let row = state.store.get(tables::GC_STATES, name.as_bytes()).await?;
     let Some(row) = row.and_then(|row| StateRow::decode(&row).ok()) else {
         return Ok(true);
@@ -110,7 +114,6 @@ async fn is_due(state: &State, partition: &Partition, name: &str) -> Result<bool
     if row.waiting.blocks > 0 {
         return Ok(true);
     }
-    let stored = state.store.block_counts(partition).await?;
     let counted = state.store.get(tables::USAGE, name.as_bytes()).await?;
     let counted = counted.and_then(|row| usage::stored_total(&row).ok());
     let counted = counted.unwrap_or_default();
