@@ -79,14 +79,7 @@ fn place_blocks(config: &mut Config) {
         "s3" if matches!(config.blocks, BlockPlace::WithMetadata) => {
             use crate::servers::s3::{S3Server, server};
             let server = server().expect("an S3 server was asked for: cargo build --manifest-path tests/s3-server/Cargo.toml --target-dir target");
-            // A node that is opened again on its folder finds its blocks again.
-            let prefix = match &config.data {
-                Some(folder) => folder
-                    .to_string_lossy()
-                    .replace(|c: char| !c.is_ascii_alphanumeric(), "-"),
-                None => S3Server::fresh_prefix(),
-            };
-            config.blocks = BlockPlace::S3(Box::new(server.options(&prefix)));
+            config.blocks = BlockPlace::S3(Box::new(server.options(&S3Server::fresh_prefix())));
         }
         #[cfg(unix)]
         "s3" => {}
@@ -114,9 +107,9 @@ impl TestNode {
         // A test that brings a folder of its own is about that folder.
         let is_placed = config.data.is_none();
         let folder = is_placed.then(|| kind.place(&mut config)).flatten();
-        place_blocks(&mut config);
         let mut others = Vec::new();
         if is_placed {
+            place_blocks(&mut config);
             for _ in 1..kind.nodes {
                 others.push(Node::open(config.clone()).await.unwrap());
             }

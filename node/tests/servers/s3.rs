@@ -20,9 +20,11 @@ pub(crate) const BUCKET: &str = "blocks";
 pub(crate) const KEY_ID: &str = "AKIDKASTRO";
 pub(crate) const SECRET: &str = "kastro-test-secret";
 
-/// Names another server to use, as `host:port`: it has an empty bucket `blocks` and knows the key below. Tests that
-/// look at the files behind objects cannot pass there.
+/// Names another server to use, as `host:port`; it has a bucket `blocks`. Tests that look at the files behind
+/// objects cannot pass there.
 const OTHER_SERVER: &str = "KASTRO_S3_TEST_SERVER";
+/// Key for that server, as `id:secret`, if it is another than the one below.
+const OTHER_KEY: &str = "KASTRO_S3_TEST_KEY";
 
 /// A running server; it ends with this process, because its standard input does.
 pub(crate) struct S3Server {
@@ -95,9 +97,12 @@ impl S3Server {
         let mut options = S3Options::new(BUCKET);
         options.prefix = prefix.to_owned();
         options.endpoint = Some(format!("http://{address}"));
+        let other = std::env::var(OTHER_KEY).ok();
+        let other = other.as_deref().and_then(|key| key.split_once(':'));
+        let (id, secret) = other.unwrap_or((KEY_ID, SECRET));
         options.credentials = S3Credentials::Key(S3Key {
-            id: KEY_ID.to_owned(),
-            secret: SECRET.to_owned(),
+            id: id.to_owned(),
+            secret: secret.to_owned(),
             session: None,
         });
         options.first_retry_delay = Duration::from_millis(5);
