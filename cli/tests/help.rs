@@ -24,7 +24,23 @@ fn the_long_help_documents_the_exit_codes() {
 fn each_command_teaches_by_example() {
     let (_folder, kastro) = kastro();
     for command in [
-        "serve", "signup", "login", "ls", "cat", "get", "put", "mv", "rm", "passwd",
+        "serve",
+        "config",
+        "users",
+        "quota",
+        "space-requests",
+        "invite",
+        "messages",
+        "doctor",
+        "signup",
+        "login",
+        "ls",
+        "cat",
+        "get",
+        "put",
+        "mv",
+        "rm",
+        "passwd",
     ] {
         let help = kastro.ok(&["help", command]);
         assert!(help.contains("Examples:"), "{command}: {help}");

@@ -8,6 +8,7 @@
 mod account;
 mod bad_input;
 mod crash;
+mod doctor;
 mod files;
 mod gateway;
 mod gc;

@@ -335,7 +335,7 @@ Examples:
   kastro doctor --time-source https://www.example.org
   kastro doctor --json | jq -c 'select(.level != \"ok\")'
 
-Nothing is changed. The exit code is 3 when a check failed; warnings do not count.";
+No data is changed. The exit code is 3 when a check failed; warnings do not count.";
 
 pub(super) const SPACE_REQUESTS_EXAMPLES: &str = "\
 Examples:

@@ -1,6 +1,6 @@
 //! `kastro doctor`: looks at everything that commonly goes wrong with a node, and says what to do.
 //!
-//! It changes nothing. Each check is a line: what was looked at, how it is, and what to do when it is not well.
+//! It changes no data. Each check is a line: what was looked at, how it is, and what to do when it is not well.
 //! The node is asked when it runs; else its folder is opened, as by the other commands of the operator.
 
 mod folder;
@@ -167,6 +167,7 @@ async fn examine(
     }
     examination.all(folder::permissions(effective))?;
     examination.all(folder::space(effective))?;
+    examination.all(folder::web(effective))?;
     let (overview, is_running) = match ask(args, output).await {
         Ok(asked) => asked,
         Err(failure) => {
@@ -186,7 +187,6 @@ async fn examine(
         false => effective.settings.node.listen,
     };
     examination.all(network::exposure(effective, listen))?;
-    examination.all(folder::web(effective))?;
     examination.all(folder::open_files(
         effective,
         is_running.then_some(overview.pid),
