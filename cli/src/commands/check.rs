@@ -154,7 +154,7 @@ fn verdict(report: &Report) -> Result<(), Failure> {
             Class::Partial,
             format!("{count} things are untidy, nothing is lost"),
         )
-        .help("`kastro repair --apply` puts them right")),
+        .help("`kastro repair --apply` puts them right, `kastro quota recount` usage that is off")),
     }
 }
 
@@ -195,7 +195,7 @@ fn show_repair(outcome: &RepairOutcome, output: Output) -> Result<(), Failure> {
         ),
         (
             repaired.left,
-            "findings need something else: `kastro check` lists them",
+            "findings are not repaired here: `kastro check` lists them, `kastro quota recount` puts usage right",
         ),
     ];
     for (count, words) in lines {

@@ -134,7 +134,7 @@ async fn pointer(
     let mut walk = Walk::new(store, &partition);
     let mut attempt = 0;
     loop {
-        let Some(signed) = store.get(tables::POINTERS, &row_key).await? else {
+        let Some(signed) = store.get(tables::POINTERS, row_key).await? else {
             return Ok(());
         };
         let update = match SignedPointer::verify(&key, signed.clone()) {
@@ -152,7 +152,7 @@ async fn pointer(
         // Blocks of an old root go when a new one has come: that is no loss.
         if walk.lost > 0
             && attempt < MAX_ATTEMPTS
-            && store.get(tables::POINTERS, &row_key).await?.as_ref() != Some(&signed)
+            && store.get(tables::POINTERS, row_key).await?.as_ref() != Some(&signed)
         {
             walk = Walk::new(store, &partition);
             continue;

@@ -249,8 +249,12 @@ impl ScrubState {
     }
 }
 
-/// Starts the worker that scrubs.
+/// Starts the worker that scrubs. Blocks in a store of somebody else are left to that one: reading all of them over
+/// the network would cost more than it finds.
 pub(crate) fn start(state: &Arc<State>) {
+    if state.store.upkeep().is_none() {
+        return;
+    }
     let state = Arc::clone(state);
     let workers = state.workers.clone();
     workers.spawn("scrub", move |run| {

@@ -35,7 +35,8 @@ pub use meta::{
 };
 pub use postgres::{PostgresOptions, PostgresStore};
 pub use upkeep::{
-    Copy, Hold, MAX_QUARANTINE_PAGE, Orphans, Quarantine, Quarantined, Snapshot, Upkeep,
+    BlockSink, Copy, Hold, MAX_QUARANTINE_PAGE, MetaSink, Orphans, Quarantine, Quarantined,
+    Snapshot, Upkeep,
 };
 
 use std::{sync::Arc, time::SystemTime};

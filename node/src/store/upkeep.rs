@@ -132,23 +132,22 @@ pub trait Upkeep: Send + Sync {
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError>;
 }
 
+/// Takes a row of metadata: table, key, value.
+pub type MetaSink<'a> = dyn FnMut(&str, &[u8], &[u8]) -> Result<(), StoreError> + 'a;
+/// Takes a block: space, name, size in bytes.
+pub type BlockSink<'a> = dyn FnMut(&Partition, &Cid, u32) -> Result<(), StoreError> + 'a;
+
 /// The committed state of one moment. Reading it is blocking.
 pub trait Snapshot: Send {
     /// Hands every row of metadata to `row`, by table and key.
     ///
     /// # Errors
     /// Failures of the disk, and what `row` returns.
-    fn metadata(
-        &self,
-        row: &mut dyn FnMut(&str, &[u8], &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError>;
+    fn metadata(&self, row: &mut MetaSink<'_>) -> Result<(), StoreError>;
 
     /// Hands every block to `row`, by partition number and CID, with its size in bytes.
     ///
     /// # Errors
     /// Failures of the disk, and what `row` returns.
-    fn blocks(
-        &self,
-        row: &mut dyn FnMut(&Partition, &Cid, u32) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError>;
+    fn blocks(&self, row: &mut BlockSink<'_>) -> Result<(), StoreError>;
 }

@@ -18,8 +18,8 @@ use super::{
     },
 };
 use crate::store::{
-    BlockCounts, Copy, Hold, MAX_QUARANTINE_PAGE, Orphans, Partition, Quarantine, Quarantined,
-    Snapshot, StoreError, Upkeep,
+    BlockCounts, BlockSink, Copy, Hold, MAX_QUARANTINE_PAGE, MetaSink, Orphans, Partition,
+    Quarantine, Quarantined, Snapshot, StoreError, Upkeep,
 };
 
 /// The holds that are alive.
@@ -287,10 +287,7 @@ pub(super) fn partition_names(
 struct DiskSnapshot(ReadTransaction);
 
 impl Snapshot for DiskSnapshot {
-    fn metadata(
-        &self,
-        row: &mut dyn FnMut(&str, &[u8], &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn metadata(&self, row: &mut MetaSink<'_>) -> Result<(), StoreError> {
         let meta = self.0.open_table(META).map_err(database_fault)?;
         for entry in meta.range::<&[u8]>(..).map_err(database_fault)? {
             let (key, value) = entry.map_err(database_fault)?;
@@ -301,10 +298,7 @@ impl Snapshot for DiskSnapshot {
         Ok(())
     }
 
-    fn blocks(
-        &self,
-        row: &mut dyn FnMut(&Partition, &Cid, u32) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn blocks(&self, row: &mut BlockSink<'_>) -> Result<(), StoreError> {
         let names = partition_names(&self.0)?;
         let index = self.0.open_table(INDEX).map_err(database_fault)?;
         for entry in index.range::<&[u8]>(..).map_err(database_fault)? {
