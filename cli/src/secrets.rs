@@ -11,12 +11,13 @@ use zeroize::Zeroizing;
 use crate::exit::{Class, Failure};
 
 /// Variables whose value is a secret.
-pub const SECRET_VARIABLES: [&str; 5] = [
+pub const SECRET_VARIABLES: [&str; 6] = [
     "KASTRO_PASSWORD",
     "KASTRO_NEW_PASSWORD",
     "KASTRO_SIGNUP_TOKEN",
     "KASTRO_SIGNUP_TOKENS",
     "KASTRO_INSTANCE_BAT",
+    "KASTRO_METADATA",
 ];
 /// Tells the new program which descriptor the secrets can be read from.
 pub const DESCRIPTOR_VARIABLE: &str = "KASTRO_SECRETS_FD";

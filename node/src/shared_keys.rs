@@ -115,7 +115,7 @@ fn digest_row(file: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::MemoryStore;
+    use crate::{identity::write_durably, store::MemoryStore};
 
     #[tokio::test]
     async fn processes_agree_on_a_secret_and_strangers_are_refused() {
@@ -127,12 +127,12 @@ mod tests {
             .unwrap();
         assert_eq!(stored, again);
         assert!(!folder.path().join("a.key").exists());
-        std::fs::write(folder.path().join("a.key"), [7; 32]).unwrap();
+        write_durably(folder.path(), "a.key", &[7; 32]).unwrap();
         assert!(matches!(
             shared_secret(&store, Some(folder.path()), "a.key").await,
             Err(SharedKeyError::Different { .. })
         ));
-        std::fs::write(folder.path().join("a.key"), *stored).unwrap();
+        write_durably(folder.path(), "a.key", &*stored).unwrap();
         assert_eq!(
             shared_secret(&store, Some(folder.path()), "a.key")
                 .await
@@ -145,7 +145,7 @@ mod tests {
     async fn a_key_file_is_never_copied_into_the_data_set() {
         let store = MemoryStore::new();
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("b.key"), [9; 32]).unwrap();
+        write_durably(folder.path(), "b.key", &[9; 32]).unwrap();
         let secret = shared_secret(&store, Some(folder.path()), "b.key")
             .await
             .unwrap();

@@ -11,8 +11,8 @@ use std::{
 
 use champ::{Cid, access::Bat};
 use node::{
-    BlockPlace,
-    store::{FreeFloor, s3::S3Options},
+    BlockPlace, MetadataPlace,
+    store::{FreeFloor, PostgresOptions, s3::S3Options},
 };
 use pki::username::Username;
 
@@ -444,6 +444,33 @@ impl Codec for Floor {
     }
 }
 
+/// Where metadata is kept: `folder`, or the address of a database.
+pub(super) struct Metadata;
+
+impl Codec for Metadata {
+    type Value = MetadataPlace;
+    const FORM: &'static str = "\"folder\" or postgres://...";
+
+    fn read(given: &Given) -> Result<MetadataPlace, String> {
+        match &given.raw {
+            Raw::Text(text) if text == "folder" => Ok(MetadataPlace::Data),
+            Raw::Text(text) => match PostgresOptions::parse(text) {
+                Ok(options) => Ok(MetadataPlace::Postgres(Box::new(options))),
+                Err(error) => Err(format!("expected \"folder\" or a database: {error}")),
+            },
+            _ => wrong("\"folder\" or postgres://USER@HOST/DATABASE"),
+        }
+    }
+
+    fn show(value: &MetadataPlace) -> Option<String> {
+        // There may be a password in an address.
+        Some(quoted(match value {
+            MetadataPlace::Postgres(_) => "set",
+            _ => "folder",
+        }))
+    }
+}
+
 /// Where blocks are kept: `folder`, or the line of a bucket.
 pub(super) struct Blocks;
 
@@ -571,6 +598,18 @@ mod tests {
         assert!(!refused.contains("a-secret"), "{refused}");
         let bat = Bat::from_secret([3; 32]);
         assert_eq!(Token::show(&bat).unwrap(), "\"set\"");
+    }
+
+    #[test]
+    fn the_address_of_a_database_is_never_shown() {
+        let line = "postgres://u:hunter2@db.example/d?connections=3";
+        let place = Metadata::read(&Given::text(line)).unwrap();
+        assert_eq!(Metadata::show(&place).unwrap(), "\"set\"");
+        assert!(!format!("{place:?}").contains("hunter"));
+        let refused = Metadata::read(&Given::text("postgres://u:hunter2@h/d?x=1")).unwrap_err();
+        assert!(!refused.contains("hunter"), "{refused}");
+        let folder = Metadata::read(&Given::text("folder")).unwrap();
+        assert_eq!(Metadata::show(&folder).unwrap(), "\"folder\"");
     }
 
     #[test]

@@ -10,8 +10,8 @@ use node::{
 use super::{
     Settings,
     codec::{
-        Address, Blocks, Codec, Count, Each, Flag, Floor, Folder, Format, Given, Ids, Maybe, Names,
-        Size, SizeInMemory, Span, Text, Texts, Token,
+        Address, Blocks, Codec, Count, Each, Flag, Floor, Folder, Format, Given, Ids, Maybe,
+        Metadata, Names, Size, SizeInMemory, Span, Text, Texts, Token,
     },
 };
 
@@ -124,6 +124,8 @@ keys! {
         "Token that opens every block, for your own mirror of the whole node.";
     "upload_window" (Span) => node.upload_window,
         "Sliding window in which an account may upload as many bytes as its quota.";
+    "metadata" (Metadata, secret) => node.metadata,
+        "Where metadata is kept: \"folder\", or a PostgreSQL database that several nodes may share (docs/postgresql.md).";
     "blocks" (Blocks) => node.blocks,
         "Where the bytes of blocks are kept: \"folder\", or a bucket as docs/s3.md describes it.";
     "free_floor" (Floor) => node.free_floor,

@@ -88,6 +88,8 @@ async fn second_factor_secrets_are_sealed_with_a_key_file_of_their_own() {
     );
     assert!(!file.exists());
     fs::write(&file, [9; 32]).unwrap();
+    #[cfg(unix)]
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let refused = Node::open(on_disk(folder.path())).await.unwrap_err();
     assert!(
         matches!(refused, OpenError::SecondFactors(FactorKeyError::Wrong)),

@@ -48,6 +48,12 @@ pub enum AddressError {
     /// The name of a schema is not 1 to 48 characters of `a-z`, `0-9` and `_`, beginning with a letter.
     #[error("schema names are 1 to 48 characters of a-z, 0-9 and _, beginning with a letter")]
     Schema,
+    /// Not a number of connections.
+    #[error("connections must be a number from 1 to 1000")]
+    Connections,
+    /// The file with the password cannot be read.
+    #[error("cannot read the password file {}", .0.display())]
+    PasswordFile(PathBuf),
 }
 
 impl PostgresOptions {
@@ -91,6 +97,50 @@ impl PostgresOptions {
             require_fsync: true,
             clock: Arc::new(std::time::SystemTime::now),
         })
+    }
+
+    /// Reads an address as it stands in a configuration: as [`Self::new`] does, and with these parameters too:
+    /// `schema`, `connections`, `password-file`, `ca-file`.
+    ///
+    /// # Errors
+    /// [`AddressError`].
+    pub fn parse(line: &str) -> Result<Self, AddressError> {
+        let (address, query) = line.split_once('?').unwrap_or((line, ""));
+        let mut rest = Vec::new();
+        let mut own = Vec::new();
+        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+            match parameter.split_once('=') {
+                Some((name @ ("schema" | "connections" | "password-file" | "ca-file"), value)) => {
+                    own.push((name, value))
+                }
+                _ => rest.push(parameter),
+            }
+        }
+        let address = match rest.is_empty() {
+            true => address.to_owned(),
+            false => format!("{address}?{}", rest.join("&")),
+        };
+        let mut options = Self::new(&address)?;
+        for (name, value) in own {
+            match name {
+                "schema" => options = options.schema(value)?,
+                "connections" => {
+                    options.connections = value
+                        .parse()
+                        .ok()
+                        .filter(|count| (1..=1000).contains(count))
+                        .ok_or(AddressError::Connections)?;
+                }
+                "password-file" => {
+                    let text = std::fs::read_to_string(value).map(Zeroizing::new);
+                    let text = text.map_err(|_| AddressError::PasswordFile(value.into()))?;
+                    let password = text.trim_end_matches(['\r', '\n']).to_owned();
+                    options.password = Some(password.into());
+                }
+                _ => options.ca_file = Some(value.into()),
+            }
+        }
+        Ok(options)
     }
 
     /// Chooses the schema that holds the data set; `kastro` unless chosen. Several data sets fit into one database.
@@ -186,6 +236,34 @@ mod tests {
         assert!(!shown.contains("hunter"), "{shown}");
         let error = PostgresOptions::new("postgres://u:hunter2@local host:x/").unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter"));
+    }
+
+    #[test]
+    fn lines_of_a_configuration_have_parameters_of_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        std::fs::write(&file, "hunter2\n").unwrap();
+        let line = format!(
+            "postgres://u@db.example/d?sslmode=disable&schema=x&connections=3&ca-file=/ca.pem&password-file={}",
+            file.display()
+        );
+        let options = PostgresOptions::parse(&line).unwrap();
+        assert!(!options.is_encrypted());
+        assert_eq!((options.schema_name(), options.connections), ("x", 3));
+        assert_eq!(
+            options.password.as_deref().map(String::as_str),
+            Some("hunter2")
+        );
+        assert_eq!(options.ca_file, Some("/ca.pem".into()));
+        for wrong in [
+            "schema=A",
+            "connections=0",
+            "password-file=/nowhere",
+            "nonsense=1",
+        ] {
+            let line = format!("postgres://u@localhost/d?{wrong}");
+            assert!(PostgresOptions::parse(&line).is_err(), "{wrong}");
+        }
     }
 
     #[test]
