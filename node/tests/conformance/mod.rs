@@ -12,6 +12,7 @@ mod http;
 mod kinds;
 mod limits;
 mod load;
+mod load_mixed;
 mod pointers;
 mod public_files;
 mod rows;
