@@ -346,7 +346,7 @@ fn what_is_published_has_a_link_at_its_node() {
     assert_eq!(capability.to_link_text(), link);
     assert!(ask("/public/alice/private.txt").starts_with("HTTP/1.1 400 "));
     // The home folder cannot be published, nor what is covered already.
-    alice.fails(2, &["publish", "/alice"]);
+    alice.fails(6, &["publish", "/alice"]);
     let error = alice.run(&["publish", "/alice/website/docs"]);
     assert_ne!(error.code, Some(0));
     let error = alice.run(&["unpublish", "/alice/private.txt"]);
