@@ -73,6 +73,8 @@ impl Collection<'_> {
             Ok(age) => age,
             Err(outcome) => return Ok(outcome),
         };
+        // Accounting still needs the old tree of an update it has not worked out.
+        state.usage.catch_up(state, self.user).await?;
         // The order is what makes this safe: blocks that are put from the listing on are no candidates, and what a
         // transaction that ends after its blocks were read protected, a pointer that is read after that reaches.
         let graph = sweep::list(state, partition, pace, |n| self.tell(Phase::Listing, n)).await?;

@@ -348,6 +348,11 @@ impl Usage {
         }
     }
 
+    /// Waits, but not for long, until committed updates are accounted; what was replaced is needed until then.
+    pub(crate) async fn catch_up(&self, state: &State, user: &User) -> Result<(), Refusal> {
+        self.settled(state, user).await.map(drop)
+    }
+
     /// Counts a user's bytes from nothing and, if `apply`, puts what is stored right.
     ///
     /// # Errors
