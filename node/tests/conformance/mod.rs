@@ -2,6 +2,7 @@
 
 pub(crate) mod account;
 mod accounts;
+mod acme;
 mod at_rest;
 mod deletion;
 #[cfg(unix)]
