@@ -454,7 +454,7 @@ impl Codec for Metadata {
     fn read(given: &Given) -> Result<MetadataPlace, String> {
         match &given.raw {
             Raw::Text(text) if text == "folder" => Ok(MetadataPlace::Data),
-            Raw::Text(text) => match PostgresOptions::new(text) {
+            Raw::Text(text) => match PostgresOptions::parse(text) {
                 Ok(options) => Ok(MetadataPlace::Postgres(Box::new(options))),
                 Err(error) => Err(format!("expected \"folder\" or a database: {error}")),
             },

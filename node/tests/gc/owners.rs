@@ -227,7 +227,7 @@ async fn the_space_of_a_removed_account_is_collected_whole() {
     world.collect_now().await;
     assert!(world.stored("alice").await.is_empty());
     // An empty space needs nobody's attention, whether anything is known of its owner or not.
-    let gone = Batch::new().remove(tables::REMOVED_ACCOUNTS, b"alice".to_vec());
+    let gone = Batch::new().remove(tables::REMOVED, b"alice".to_vec());
     assert!(world.store.commit(gone).await.unwrap().is_committed());
     assert_eq!(world.collect_now().await.alarms, 0);
     assert_eq!(world.collector.examine().await.unreadable_owners, 0);

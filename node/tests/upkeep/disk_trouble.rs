@@ -58,7 +58,7 @@ async fn trouble(plan: Plan, text: &str, status: u16, recovers: bool) {
         ..config()
     };
     let node = Node::with_store(settings, store).await.unwrap();
-    let node = TestNode { node, clock };
+    let node = TestNode::of(node, clock);
     let alice = Account::sign_up(&node, "alice", 7).await;
     for len in [1_000, 100_000] {
         assert_eq!(put(&node, &alice, 1, len).await.status, 200);
@@ -97,7 +97,7 @@ async fn trouble(plan: Plan, text: &str, status: u16, recovers: bool) {
         // After a failed flush nothing is acknowledged until the next start.
         assert_eq!(put(&node, &alice, 6, 1_000).await.status, 500);
         log_in(&node, &alice).await;
-        let TestNode { node, clock } = node;
+        let clock = node.clock.clone();
         drop(node);
         let settings = node::Config {
             clock: clock.clone(),
@@ -110,7 +110,7 @@ async fn trouble(plan: Plan, text: &str, status: u16, recovers: bool) {
                 break node;
             }
         };
-        TestNode { node, clock }
+        TestNode::of(node, clock)
     };
     // The file is opened for writing again after a pause that depends on how long that takes.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
