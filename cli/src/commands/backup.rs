@@ -11,7 +11,7 @@ use node::{
 
 use crate::{
     args::{BackupArgs, RestoreArgs},
-    connect::default_data,
+    config,
     exit::{Class, Failure},
     human,
     operator::Operator,
@@ -131,10 +131,7 @@ async fn verified(from: &Path, output: Output) -> Result<(), Failure> {
 ///
 /// When the folder cannot be restored, or blocks are lost.
 pub async fn run_restore(args: &RestoreArgs, output: Output) -> Result<(), Failure> {
-    let data = match &args.node.data {
-        Some(data) => data.clone(),
-        None => default_data()?,
-    };
+    let data = config::data_folder(&args.node.flags())?;
     let options = RestoreOptions {
         from: args.folder.clone(),
         data: data.clone(),

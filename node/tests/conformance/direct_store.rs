@@ -424,7 +424,12 @@ async fn requests_to_read_are_checked_like_reads() {
     let cid = Cid::of_raw(&block);
     let stored = s
         .alice
-        .put(&s.node, &s.alice.home, BlockFormat::Raw, &[block.clone()])
+        .put(
+            &s.node,
+            &s.alice.home,
+            BlockFormat::Raw,
+            std::slice::from_ref(&block),
+        )
         .await;
     assert_eq!(stored.status, 200);
     let cap = |cid: &Cid, bat: Option<&BatWithId>| BlockReadCap {

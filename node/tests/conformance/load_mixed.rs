@@ -156,7 +156,10 @@ impl Client {
         if !tally.note("put raw", start.elapsed(), &answer) {
             return;
         }
-        let tree = cbor_block(&format!("{}", self.sequence), &[fragment_cid.clone()]);
+        let tree = cbor_block(
+            &format!("{}", self.sequence),
+            std::slice::from_ref(&fragment_cid),
+        );
         let mut data = WriterData::new_writer(self.writer.writer());
         data.tree = Some(tree.cid().clone());
         let root: Block = data.to_block().unwrap();

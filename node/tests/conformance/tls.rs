@@ -150,7 +150,7 @@ impl Secure {
     }
 
     async fn connect(&self, alpn: &[&str]) -> TlsStream<TcpStream> {
-        let connector = connector(&[self.root.clone()], &[&TLS13], alpn);
+        let connector = connector(std::slice::from_ref(&self.root), &[&TLS13], alpn);
         open(&connector, self.address).await.unwrap()
     }
 
@@ -201,7 +201,7 @@ async fn ask(mut stream: TlsStream<TcpStream>, port: u16, target: &str) -> Answe
 async fn web_10_versions_12_and_13_are_spoken_and_every_answer_says_to_stay() {
     let secure = Secure::new(|_| ()).await;
     for version in [&TLS12, &TLS13] {
-        let connector = connector(&[secure.root.clone()], &[version], &[]);
+        let connector = connector(std::slice::from_ref(&secure.root), &[version], &[]);
         for (target, status) in [
             ("/api/v0/id", 200),
             ("/nosuch", 404),

@@ -309,7 +309,7 @@ async fn dos_4_a_block_full_of_links_is_bounded() {
     let bomb = Block::cbor(Value::Map(map).encode()).unwrap();
     let started = Instant::now();
     let answer = mallory
-        .commit(&world.server, bomb.cid(), &[bomb.clone()])
+        .commit(&world.server, bomb.cid(), std::slice::from_ref(&bomb))
         .await;
     assert_eq!(answer.body, [1]);
     // Its own owner's collection ends at the first block that is not there; nobody else's does.

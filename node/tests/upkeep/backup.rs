@@ -91,7 +91,7 @@ async fn rel_12_a_restore_on_another_machine_is_the_same_node() {
 
     let verified = verify(&to, &mut |_, _| true).unwrap();
     assert_eq!(verified.problems, Vec::<String>::new());
-    assert_eq!(verified.snapshots, [made.name.clone()]);
+    assert_eq!(verified.snapshots, std::slice::from_ref(&made.name));
     assert_eq!(verified.newest_seconds, Some(NOW_SECONDS));
 
     let (outcome, copy) = restored_world(&to).await;
@@ -298,7 +298,7 @@ async fn a_backup_that_breaks_off_is_continued_and_harms_nothing() {
     };
     let stopped = backup(&*world.store, &options, &mut stop).await;
     assert!(matches!(stopped, Err(BackupError::Stopped)), "{stopped:?}");
-    assert_eq!(snapshots(&to), [first.name.clone()]);
+    assert_eq!(snapshots(&to), std::slice::from_ref(&first.name));
     // As if the process had died: a torn pack and a torn snapshot.
     fs::write(to.join("packs/.new-0000000000000009"), "torn").unwrap();
     fs::create_dir(to.join("snapshots/.new-x")).unwrap();

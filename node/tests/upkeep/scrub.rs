@@ -73,7 +73,8 @@ async fn rel_14_scrub_reports_exactly_the_damaged_blocks_slowly_and_resumes() {
         .filter_map(|f| f.cid.clone())
         .collect();
     let mut expected = expected.to_vec();
-    (found.sort(), expected.sort());
+    found.sort();
+    expected.sort();
     assert_eq!(found, expected);
     assert!(last.blocks >= 700);
     // 46 MB at 1 MiB per second.

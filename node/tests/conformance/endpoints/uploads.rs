@@ -280,7 +280,7 @@ pub(super) const ROWS: &[Endpoint] = &[
             Variant {
                 name: "a block that is there",
                 change: |world, asked| {
-                    asked.body = group(world, &[world.public.1.clone()], |_| {});
+                    asked.body = group(world, std::slice::from_ref(&world.public.1), |_| {});
                 },
                 body: |world, body| {
                     body == format!("{{\"Hash\":\"{}\"}}", world.public.0).as_bytes()

@@ -103,7 +103,7 @@ pub(super) async fn world(is_public: bool) -> World {
 
     let bat = Bat::from_secret([5; 32]);
     let raw = private_raw(&bat, Some(&alice.mirror), b"cipher text");
-    store_blocks(&node, &alice, BlockFormat::Raw, &[raw.clone()]).await;
+    store_blocks(&node, &alice, BlockFormat::Raw, std::slice::from_ref(&raw)).await;
     let public = cbor_block("public", &[]);
     store_blocks(
         &node,

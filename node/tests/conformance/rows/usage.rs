@@ -139,7 +139,12 @@ async fn wr_12_usage_equals_what_is_reachable_after_random_changes() {
         for _ in 0..dice.roll(3) {
             let leaf = Bytes::from(vec![dice.roll(256) as u8; 1 + dice.roll(5000) as usize]);
             alice
-                .put(&node, &alice.home, BlockFormat::Raw, &[leaf.clone()])
+                .put(
+                    &node,
+                    &alice.home,
+                    BlockFormat::Raw,
+                    std::slice::from_ref(&leaf),
+                )
                 .await;
             leaves.push(Cid::of_raw(&leaf));
         }

@@ -278,7 +278,12 @@ async fn wr_2_no_first_write_makes_a_key_a_writer() {
             (&mallory, &alice.home),
         ] {
             let answer = who
-                .put(&node, writer, BlockFormat::DagCbor, &[block.clone()])
+                .put(
+                    &node,
+                    writer,
+                    BlockFormat::DagCbor,
+                    std::slice::from_ref(&block),
+                )
                 .await;
             assert_eq!(
                 answer.message(),

@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Instant};
 
 use champ::Block;
-use node::store::{BlockStore, DiskOptions, DiskStore, FreeFloor, MetaEngine, Store, s3::S3Blocks};
+use node::store::{DiskOptions, DiskStore, FreeFloor, MetaEngine, Store, s3::S3Blocks};
 
 use super::store::system_clock;
 use crate::servers::s3::{S3Server, server};
