@@ -152,7 +152,7 @@ fn extra_list_elements_are_ignored_but_never_written() {
 }
 
 #[test]
-fn keys_for_which_anybody_can_sign_verify_nothing() {
+fn sc_2_keys_for_which_anybody_can_sign_verify_nothing() {
     // Small-order points, in canonical encoding and not: for them R = identity, S = 0 is a signature of
     // every message k with [k]A = identity.
     for point in [
@@ -264,4 +264,27 @@ fn fresh_keys_come_from_the_generator_alone() {
     assert!(legacy.is_legacy_layout() && !current.is_legacy_layout());
     assert_eq!(current.extra_salt().len(), 64);
     assert_ne!(current.extra_salt(), legacy.extra_salt());
+}
+
+/// S + L fits the equation as well as S does: a verifier that takes it lets anybody make a second signature.
+#[test]
+fn sc_2_a_signature_has_one_form() {
+    const ORDER: [u8; 32] = [
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,
+        0x14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    ];
+    for seed in 0..20 {
+        let secret = SecretSigningKey::from_seed(&[seed; 32]);
+        let mut signature = secret.sign_detached(b"message").to_vec();
+        let public = secret.public();
+        public.verify_detached(b"message", &signature).unwrap();
+        let mut carry = 0;
+        for (byte, add) in signature[32..].iter_mut().zip(ORDER) {
+            let sum = u16::from(*byte) + u16::from(add) + carry;
+            *byte = sum.to_le_bytes()[0];
+            carry = sum >> 8;
+        }
+        assert_eq!(carry, 0);
+        assert!(public.verify_detached(b"message", &signature).is_err());
+    }
 }

@@ -209,6 +209,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn sc_1_no_nonce_is_used_twice() {
+        let key = FactorKey::new(&[1; 32]).unwrap();
+        let nonces: std::collections::HashSet<Vec<u8>> = (0..10_000)
+            .map(|_| key.seal(b"alice", b"secret").unwrap()[1..=NONCE_LEN].to_vec())
+            .collect();
+        assert_eq!(nonces.len(), 10_000);
+    }
+
     #[tokio::test]
     async fn old_rows_are_sealed_in_place_once_and_by_one_key() {
         let store = MemoryStore::new();
