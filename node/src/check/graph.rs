@@ -47,6 +47,7 @@ pub(super) async fn check(
     progress: &mut Progress,
     told: &mut (dyn FnMut(&Progress) -> bool + Send),
 ) -> Result<bool, StoreError> {
+    let totals_before = stored_totals(store).await?;
     let mut sums: HashMap<Username, u128> = HashMap::new();
     let mut after: Option<Bytes> = None;
     loop {
@@ -64,7 +65,7 @@ pub(super) async fn check(
             }
         }
     }
-    totals(store, options, &sums, progress).await?;
+    totals(store, options, &sums, &totals_before, progress).await?;
     if options.user.is_none() {
         rows(store, progress).await?;
     }
@@ -184,11 +185,28 @@ async fn pointer(
     Ok(())
 }
 
+/// Reads the rows with the totals of all users.
+async fn stored_totals(store: &dyn Store) -> Result<HashMap<Bytes, Bytes>, StoreError> {
+    let mut rows = HashMap::new();
+    let mut after: Option<Bytes> = None;
+    loop {
+        let page = store
+            .scan(tables::USAGE, b"", after.as_deref(), 1000)
+            .await?;
+        let Some((last, _)) = page.last() else {
+            return Ok(rows);
+        };
+        after = Some(last.clone());
+        rows.extend(page);
+    }
+}
+
 /// Compares the totals of users with the sums of their writers.
 async fn totals(
     store: &dyn Store,
     options: &CheckOptions,
     sums: &HashMap<Username, u128>,
+    totals_before: &HashMap<Bytes, Bytes>,
     progress: &mut Progress,
 ) -> Result<(), StoreError> {
     let waiting = store.scan(tables::UNSETTLED, b"", None, 1).await?;
@@ -201,6 +219,10 @@ async fn totals(
             continue;
         }
         let row = store.get(tables::USAGE, user.as_str().as_bytes()).await?;
+        // A total that has moved since the writers were looked at is of another moment than their sum.
+        if row.as_ref() != totals_before.get(user.as_str().as_bytes()) {
+            continue;
+        }
         let total = match row.as_deref().map(usage::stored_total) {
             None => 0,
             Some(Ok(total)) => u128::from(total),
