@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use futures_util::lock::Mutex;
 
 use super::{
     Session,
@@ -53,7 +54,7 @@ impl Session {
     /// [`ClientError::TooLarge`] beyond 5 PiB, [`ClientError::QuotaReached`].
     pub async fn write_at(&self, path: &str, offset: u64, bytes: &[u8]) -> Result<(), ClientError> {
         let end = end_of(offset, bytes.len())?;
-        let change = Change::of(self, path)?;
+        let change = Change::of(self, path).await?;
         let mut at = offset;
         let mut rest = bytes;
         loop {
@@ -90,7 +91,7 @@ impl Session {
         bytes: &[u8],
         expected_size: Option<u64>,
     ) -> Result<u64, ClientError> {
-        let change = Change::of(self, path)?;
+        let change = Change::of(self, path).await?;
         let mut expected = expected_size;
         let mut rest = bytes;
         loop {
@@ -119,7 +120,7 @@ impl Session {
     /// As [`Session::write_at`].
     pub async fn set_size(&self, path: &str, size: u64) -> Result<(), ClientError> {
         end_of(size, 0)?;
-        let change = Change::of(self, path)?;
+        let change = Change::of(self, path).await?;
         loop {
             let reached = change
                 .step(&|now| Ok(Piece::zeros(now.min(size), size)))
@@ -195,6 +196,8 @@ type Next<'a> = &'a (dyn Fn(u64) -> Result<Piece, ClientError> + Sync);
 struct Change<'a> {
     session: &'a Session,
     path: RemotePath,
+    /// One change of the file's space at a time.
+    lock: Arc<Mutex<()>>,
 }
 
 /// Whether a step could be made.
@@ -205,10 +208,15 @@ enum Outcome<T> {
 }
 
 impl<'a> Change<'a> {
-    fn of(session: &'a Session, path: &str) -> Result<Self, ClientError> {
+    async fn of(session: &'a Session, path: &str) -> Result<Self, ClientError> {
+        let path: RemotePath = path.parse()?;
+        let account = &session.account;
+        // Which space it is in is all that is taken from this look; steps look again under the lock.
+        let (item, _) = Snapshot::new(account).resolve(&path).await?;
         Ok(Self {
             session,
-            path: path.parse()?,
+            path,
+            lock: account.locks.of(&item.capability().writer),
         })
     }
 
@@ -229,8 +237,7 @@ impl<'a> Change<'a> {
     }
 
     async fn step_once(&self, next: Next<'_>) -> Result<Outcome<Written>, ClientError> {
-        let lock = self.account().locks.of(&self.writer().await?);
-        let _writing = lock.lock().await;
+        let _writing = self.lock.lock().await;
         let mut snapshot = Snapshot::new(self.account());
         let item = self.file(&mut snapshot).await?;
         let size = item.properties.size_bytes;
@@ -274,8 +281,7 @@ impl<'a> Change<'a> {
     }
 
     async fn cut_once(&self, size: u64) -> Result<Outcome<()>, ClientError> {
-        let lock = self.account().locks.of(&self.writer().await?);
-        let _writing = lock.lock().await;
+        let _writing = self.lock.lock().await;
         let mut snapshot = Snapshot::new(self.account());
         let item = self.file(&mut snapshot).await?;
         let before = item.properties.size_bytes;
@@ -326,11 +332,6 @@ impl<'a> Change<'a> {
                 &mut |_, _| {},
             )
             .await
-    }
-
-    async fn writer(&self) -> Result<pki::keys::Writer, ClientError> {
-        let mut snapshot = Snapshot::new(self.account());
-        Ok(self.file(&mut snapshot).await?.capability().writer.clone())
     }
 
     async fn file(&self, snapshot: &mut Snapshot<'_>) -> Result<Item, ClientError> {
