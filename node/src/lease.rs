@@ -18,6 +18,9 @@ use crate::{
 };
 
 /// The wish to hold a lease. One per process and job; keep it between attempts, because it remembers what it saw.
+///
+/// It tells this process from others, not its tasks from each other: do not try while a [`Held`] of it is in use. One
+/// that was dropped unreleased, because the job failed or was stopped, is taken again at once.
 #[derive(Debug)]
 pub struct Lease {
     name: &'static str,
@@ -54,14 +57,16 @@ impl Lease {
         }
     }
 
-    /// Takes the lease if it is free or its holder is silent. On a store that no other process can use, it always is.
+    /// Takes the lease if it is free, was ours, or its holder is silent. On a store that no other process can use, it
+    /// always is.
     ///
     /// # Errors
     /// Failures of the store.
     pub async fn try_acquire(&self, store: &dyn MetaStore) -> Result<Option<Held>, StoreError> {
         let fence = store.get(tables::LEASES, &fence_key(self.name)).await?;
         let beat = store.get(tables::LEASES, &beat_key(self.name)).await?;
-        let is_free = beat.is_none() || !store.is_shared();
+        let is_ours = fence.as_deref().is_some_and(|f| f.ends_with(&self.holder));
+        let is_free = beat.is_none() || is_ours || !store.is_shared();
         if !is_free && !self.is_silent(&fence, &beat) {
             return Ok(None);
         }
@@ -206,6 +211,16 @@ mod tests {
         old.release(&store).await.unwrap();
         let write = new.guard(Batch::new()).put(tables::NODE, "k", "new");
         assert!(store.commit(write).await.unwrap().is_committed());
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_was_dropped_unreleased_is_taken_again_by_its_own_process() {
+        let store = SharedMemory::default();
+        let (a, b) = (Lease::new("job", LONG), Lease::new("job", LONG));
+        let dropped = a.try_acquire(&store).await.unwrap().unwrap();
+        assert!(b.try_acquire(&store).await.unwrap().is_none());
+        let again = a.try_acquire(&store).await.unwrap().unwrap();
+        assert!(again.token() > dropped.token());
     }
 
     #[tokio::test]

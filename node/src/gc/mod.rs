@@ -56,7 +56,12 @@ pub use report::{
 };
 pub(crate) use schedule::start;
 
-use self::{lease::Lease, owner::Collection, pace::Pace, steady::SteadyClock};
+use self::{
+    lease::{Lease, Wish},
+    owner::Collection,
+    pace::Pace,
+    steady::SteadyClock,
+};
 use crate::{
     directory::{User, name_of_partition, partition_of},
     error::Refusal,
@@ -116,8 +121,7 @@ pub enum CollectError {
 #[derive(Debug, Default)]
 pub(crate) struct Collector {
     running: tokio::sync::Mutex<()>,
-    /// Tells this process from others on the same data.
-    id: CollectorId,
+    wish: Wish,
     /// Owners whose blocks are being deleted.
     gates: Mutex<HashMap<Username, Arc<RwLock<()>>>>,
     steady: Mutex<SteadyClock>,
@@ -131,16 +135,6 @@ pub(crate) struct Collector {
 struct AbortedOwner {
     at: tokio::time::Instant,
     alarm: bool,
-}
-
-/// A random name of one process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct CollectorId([u8; 16]);
-
-impl Default for CollectorId {
-    fn default() -> Self {
-        Self(crate::random::random())
-    }
 }
 
 /// Keeps updates of one owner waiting while a batch of the owner's blocks is given up.

@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use node::{BlockPlace, Config, Node, clock::ManualClock};
+use pki::keys::PublicKeyHash;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -279,5 +280,21 @@ pub(crate) fn parse(bytes: &[u8]) -> Answer {
         status,
         headers,
         body: bytes[end + 4..].to_vec(),
+    }
+}
+
+/// Blocks read over the API.
+pub(crate) struct Remote<'a>(pub(crate) &'a TestNode, pub(crate) &'a PublicKeyHash);
+
+#[async_trait::async_trait]
+impl champ::BlockSource for Remote<'_> {
+    async fn block(
+        &self,
+        cid: &champ::Cid,
+        _token: Option<&champ::access::BatWithId>,
+    ) -> Result<Option<champ::Block>, champ::SourceError> {
+        let target = format!("api/v0/block/get?arg={cid}&owner={}", self.1);
+        let bytes = self.0.ok(&target, "").await;
+        Ok((!bytes.is_empty()).then(|| champ::Block::verified(cid.clone(), bytes).unwrap()))
     }
 }

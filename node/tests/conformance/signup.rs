@@ -23,7 +23,7 @@ use pki::{
 
 use super::{
     account::{Account, cbor_block, key, sign_block, update},
-    harness::{NOW, TestNode, config},
+    harness::{NOW, Remote, TestNode, config},
 };
 
 const SIGNUP: &str = "peergos/v0/core/signup";
@@ -461,22 +461,6 @@ async fn the_name_table_is_laid_out_for_mirrors() {
         ClaimChain::decode(&block).unwrap(),
         ClaimChain::single(alice.link(&node))
     );
-}
-
-/// Blocks read over the API.
-struct Remote<'a>(&'a TestNode, &'a PublicKeyHash);
-
-#[async_trait::async_trait]
-impl champ::BlockSource for Remote<'_> {
-    async fn block(
-        &self,
-        cid: &Cid,
-        _token: Option<&champ::access::BatWithId>,
-    ) -> Result<Option<champ::Block>, champ::SourceError> {
-        let target = format!("api/v0/block/get?arg={cid}&owner={}", self.1);
-        let bytes = self.0.ok(&target, "").await;
-        Ok((!bytes.is_empty()).then(|| champ::Block::verified(cid.clone(), bytes).unwrap()))
-    }
 }
 
 /// REL-23: names, accounts and the node's own id survive a restart on the same folder.

@@ -1,7 +1,6 @@
 //! PGS, PRG and PKI rows: names, chains, proofs of work.
 
 use champ::{
-    Cid,
     cbor::{Record as _, Value},
     data_stream::Writer,
     map::{Champ, KeyHash},
@@ -23,7 +22,7 @@ use serde_json::Value as Json;
 use super::{node_and_store, still_serves};
 use crate::conformance::{
     account::Account,
-    harness::{TestNode, config},
+    harness::{Remote, TestNode, config},
 };
 
 const SIGNUP: &str = "peergos/v0/core/signup";
@@ -145,22 +144,6 @@ async fn pgs_01_005_the_name_table_is_placed_by_hashes() {
         ));
     }
     assert!(misplaced > 0);
-}
-
-/// Blocks read over the API.
-struct Remote<'a>(&'a TestNode, &'a PublicKeyHash);
-
-#[async_trait::async_trait]
-impl champ::BlockSource for Remote<'_> {
-    async fn block(
-        &self,
-        cid: &Cid,
-        _token: Option<&champ::access::BatWithId>,
-    ) -> Result<Option<champ::Block>, champ::SourceError> {
-        let target = format!("api/v0/block/get?arg={cid}&owner={}", self.1);
-        let bytes = self.0.ok(&target, "").await;
-        Ok((!bytes.is_empty()).then(|| champ::Block::verified(cid.clone(), bytes).unwrap()))
-    }
 }
 
 /// Proofs for something else, too weak or ill-formed: the name stays free, and the difficulty is told.
