@@ -8,6 +8,7 @@ use crate::{
     check::ScrubOptions,
     clock::{Clock, SystemClock},
     gc::CollectionConfig,
+    p2p::P2pConfig,
     store::{FreeFloor, PostgresOptions, s3::S3Options},
     web::PageSettings,
 };
@@ -91,6 +92,8 @@ pub struct Config {
     pub trusted_proxies: Vec<Network>,
     /// The TLS listener, if there is one.
     pub tls: TlsConfig,
+    /// Other nodes.
+    pub p2p: P2pConfig,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// True to make a new identity key when the one of the data folder is lost or was exchanged. For one start:
@@ -187,6 +190,7 @@ impl Default for Config {
             limits: Limits::default(),
             trusted_proxies: Vec::new(),
             tls: TlsConfig::default(),
+            p2p: P2pConfig::default(),
             clock: Arc::new(SystemClock),
             allows_new_identity: false,
             server_ids: Vec::new(),

@@ -32,6 +32,8 @@ pub(crate) struct User {
     pub(crate) identity: Owner,
     /// The user's block space.
     pub(crate) partition: Partition,
+    /// The node that the last claim names.
+    pub(crate) home: Cid,
     /// True when the last claim names this node.
     pub(crate) is_local: bool,
 }
@@ -236,6 +238,7 @@ impl Directory {
             // Whoever was removed has no home here any more, whatever the claim says.
             is_local: is_home && self.removal(&name).await?.is_none(),
             name,
+            home: home.clone(),
             identity,
         })
     }

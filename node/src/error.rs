@@ -65,6 +65,9 @@ pub enum Refusal {
     /// The owner lives elsewhere, and this node does not forward.
     #[error("This server is not the home of the user and does not forward requests")]
     NotHome,
+    /// The owner lives elsewhere, and the node there does not answer.
+    #[error("The home server of this user cannot be reached, please try again later")]
+    HomeUnreachable,
     /// The link's owner lives elsewhere.
     #[error("Please use the link owner's server")]
     ForeignLink,

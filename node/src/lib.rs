@@ -1,4 +1,4 @@
-//! The server: stores, HTTP API, name authority.
+//! The server: stores, HTTP API, name authority, other nodes.
 //!
 //! A node keeps other people's blocks and signed metadata and can decrypt none of it: this crate never depends
 //! on `cryptree`. It answers every call of the network's HTTP API for the users whose home it is, and is its own
@@ -16,7 +16,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Spec: 05 to 10, 12, 13.
+//! Spec: 05 to 13.
 
 pub mod backup;
 pub mod check;
@@ -29,6 +29,7 @@ pub mod identity;
 pub mod lease;
 pub mod metrics;
 pub mod operator;
+pub mod p2p;
 pub mod random;
 pub mod store;
 pub mod tls;

@@ -1,6 +1,12 @@
 //! A running node: open it, call it in this process, serve it on a listener.
 
-use std::{fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use champ::Cid;
@@ -19,11 +25,12 @@ use crate::{
     gc::{self, CollectError, CollectOptions, Collector, Progress, Report},
     guard::Guards,
     health::{self, Health, Probe},
-    http::{Admission, Hosts, Origin, RequestBody, Transport, answer, secure_site, serve},
+    http::{Admission, Hosts, Origin, RequestBody, Transport, answer, secure_site, serve, whole},
     identity::{KeyFileError, load_or_create_secret},
     metrics::{self, Metrics},
     node_keys::NodeKeys,
     operator,
+    p2p::{self, PeerId},
     registrar::Registrar,
     second_factors::{self, FactorKey, FactorKeyError},
     shared_keys::{SharedKeyError, shared_secret},
@@ -150,12 +157,17 @@ impl Node {
             admission: Admission::new(config.limits),
             metrics: Metrics::default(),
             probe: Probe::default(),
+            peers: OnceLock::new(),
             tls: match config.tls.listen {
                 Some(_) => Some(Certificates::open(&config.tls)?),
                 None => None,
             },
             config,
         });
+        if let Some(peers) = &state.config.p2p.peers {
+            // The cell is new: nobody has filled it.
+            let _ = state.peers.set(Arc::clone(peers));
+        }
         if let Some(restored) = backup::restored(&*state.store).await? {
             let now = state.clock.now_seconds();
             let is_recent = now.saturating_sub(restored.restored_seconds) < RESTORE_NOTICE_SECONDS;
@@ -225,6 +237,27 @@ impl Node {
         let response = answer(&self.state, &self.hosts, request, Origin::InProcess).await;
         let (parts, body) = response.into_parts();
         Response::from_parts(parts, whole(body).await)
+    }
+
+    /// Answers one request that `peer` sent, as the peer side of the node does: an explicit list of calls, never
+    /// passed on, under the peer's limits (Spec: 11 §7).
+    ///
+    /// Whoever calls this vouches for `peer`. The `Host` header must be an id of this node.
+    pub async fn answer_peer(
+        &self,
+        peer: PeerId,
+        request: Request<p2p::Body>,
+    ) -> Response<p2p::Body> {
+        let request = request.map(|body| RequestBody::of_peer(body, &self.state.admission));
+        let origin = Origin::Peer(peer);
+        let response = answer(&self.state, &self.hosts, request, origin).await;
+        let (parts, body) = response.into_parts();
+        Response::from_parts(parts, p2p::full(whole(body).await))
+    }
+
+    /// Returns the way to other nodes; `None` for a node that takes no part in a network.
+    pub fn peers(&self) -> Option<&dyn p2p::Peers> {
+        self.state.peers()
     }
 
     /// Serves connections until `shutdown` resolves, then lets requests in flight finish within the grace period.
@@ -398,14 +431,6 @@ async fn bind(address: Option<SocketAddr>) -> io::Result<Option<TcpListener>> {
     bound.map(Some).map_err(|error| {
         io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
     })
-}
-
-async fn whole(body: Full<Bytes>) -> Bytes {
-    use http_body_util::BodyExt as _;
-    match body.collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(never) => match never {},
-    }
 }
 
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, OpenError> {

@@ -338,6 +338,7 @@ impl Registrar {
             partition: partition_of(name)?,
             name: name.clone(),
             identity: Owner(self.identity.hash().clone()),
+            home: placeholder_provider(),
             is_local: true,
         })
     }

@@ -74,6 +74,7 @@ pub(crate) async fn sign_up(
     let user = Arc::new(User {
         partition: partition_of(&name)?,
         identity: link.owner.clone(),
+        home: state.identity.current().clone(),
         is_local: true,
         name,
     });

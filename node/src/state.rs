@@ -1,6 +1,6 @@
 //! Everything that the calls of one node share.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use pki::keys::{PublicSigningKey, Writer};
 
@@ -18,6 +18,7 @@ use crate::{
     http::Admission,
     identity::NodeIdentity,
     metrics::Metrics,
+    p2p::Peers,
     pointers,
     registrar::Registrar,
     second_factors::FactorKey,
@@ -56,10 +57,17 @@ pub(crate) struct State {
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Metrics,
     pub(crate) probe: Probe,
+    /// The way to other nodes, once there is one.
+    pub(crate) peers: OnceLock<Arc<dyn Peers>>,
     pub(crate) tls: Option<Certificates>,
 }
 
 impl State {
+    /// Returns the way to other nodes; `None` for a node that takes no part in a network.
+    pub(crate) fn peers(&self) -> Option<&dyn Peers> {
+        self.peers.get().map(AsRef::as_ref)
+    }
+
     /// Returns the key of a writer of `user`: from its hash, or from a stored block for old keys.
     pub(crate) async fn writing_key(
         &self,

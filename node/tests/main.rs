@@ -14,6 +14,7 @@
 mod conformance;
 mod gc;
 mod operator;
+mod p2p;
 #[cfg(unix)]
 mod servers;
 mod store;

@@ -15,6 +15,8 @@ mod social;
 mod space;
 mod storage;
 
+pub(crate) use storage::legacy_put;
+
 use bytes::Bytes;
 use pki::wire::{Body, WireError, call::Call as Name, second_factor::MethodKind};
 

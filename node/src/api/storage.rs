@@ -145,6 +145,27 @@ pub(super) async fn put_multipart(
     body: &mut RequestBody,
 ) -> Result<Reply, Refusal> {
     let parameters = write_parameters(&call.query)?;
+    let group = multipart_group(call, body).await?;
+    put(call, parameters, group).await
+}
+
+/// Reads a legacy upload as the query and the body of the call that replaced it.
+pub(crate) async fn legacy_put(
+    call: &Call<'_>,
+    body: &mut RequestBody,
+) -> Result<(String, BlockGroup), Refusal> {
+    let parameters = write_parameters(&call.query)?;
+    let query = format!(
+        "format={}&owner={}&transaction={}&writer={}",
+        parameters.format.as_str(),
+        parameters.owner.cid(),
+        parameters.transaction.as_str(),
+        parameters.writer.cid(),
+    );
+    Ok((query, multipart_group(call, body).await?))
+}
+
+async fn multipart_group(call: &Call<'_>, body: &mut RequestBody) -> Result<BlockGroup, Refusal> {
     let signatures = call
         .query
         .required("signatures")?
@@ -158,8 +179,7 @@ pub(super) async fn put_multipart(
     let boundary = crate::http::multipart::boundary(call.headers)?;
     let bytes = read_bytes(body, MAX_MULTIPART_BYTES).await?;
     let parts = crate::http::multipart::parts(&bytes, &boundary)?;
-    let group = BlockGroup::new(parts, signatures).map_err(wire)?;
-    put(call, parameters, group).await
+    BlockGroup::new(parts, signatures).map_err(wire)
 }
 
 pub(super) async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {

@@ -1,18 +1,23 @@
 //! Request bodies: limited while they arrive, and cut off when nobody sends (Spec: 05 §8, 40 §9).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::time::{Instant, timeout};
 
 use super::{
     admission::{Admission, Held},
     stream::Pacing,
 };
-use crate::{config::Limits, error::Refusal};
+use crate::{config::Limits, error::Refusal, p2p};
 
 /// What is read and thrown away after a refusal, so that the client sees the message and not a reset.
 const MAX_DISCARD_BYTES: u64 = 16 << 20;
@@ -28,10 +33,51 @@ pub(crate) enum RequestBody {
     Arriving(Arriving),
 }
 
+/// Where a body comes from.
+#[derive(Debug)]
+enum Source {
+    Connection(Incoming),
+    Peer(p2p::Body),
+}
+
+impl http_body::Body for Source {
+    type Data = Bytes;
+    /// What went wrong does not matter: the body is incomplete.
+    type Error = ();
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ()>>> {
+        match self.get_mut() {
+            Self::Connection(body) => Poll::Ready(
+                ready!(Pin::new(body).poll_frame(context)).map(|frame| frame.map_err(drop)),
+            ),
+            Self::Peer(body) => Poll::Ready(
+                ready!(Pin::new(body).poll_frame(context)).map(|frame| frame.map_err(drop)),
+            ),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Connection(body) => body.is_end_stream(),
+            Self::Peer(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Connection(body) => body.size_hint(),
+            Self::Peer(body) => body.size_hint(),
+        }
+    }
+}
+
 /// A body that arrives on a connection.
 #[derive(Debug)]
 pub(crate) struct Arriving {
-    body: Incoming,
+    body: Source,
     limits: Limits,
     /// What of it is in memory.
     held: Held,
@@ -40,6 +86,14 @@ pub(crate) struct Arriving {
 
 impl RequestBody {
     pub(super) fn arriving(body: Incoming, admission: &Arc<Admission>) -> Self {
+        Self::of(Source::Connection(body), admission)
+    }
+
+    pub(crate) fn of_peer(body: p2p::Body, admission: &Arc<Admission>) -> Self {
+        Self::of(Source::Peer(body), admission)
+    }
+
+    fn of(body: Source, admission: &Arc<Admission>) -> Self {
         Self::Arriving(Arriving {
             body,
             limits: *admission.limits(),

@@ -25,7 +25,7 @@ use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use pki::wire::{
     call::{Call as CallName, Target},
     query::percent_decode,
@@ -44,13 +44,14 @@ use crate::{
     api,
     error::Refusal,
     metrics::{Class, Observation},
+    p2p::{self, PeerId},
     state::State,
     web::{PUBLIC_FILES, Place, public_files},
     webauthn::RelyingParty,
 };
 
 /// Longest path that is looked at.
-const MAX_PATH_BYTES: usize = 2048;
+pub(crate) const MAX_PATH_BYTES: usize = 2048;
 
 /// Where a request came from.
 #[derive(Debug, Clone, Copy)]
@@ -59,14 +60,19 @@ pub(crate) enum Origin {
     InProcess,
     /// A connection from this address.
     Address(IpAddr),
+    /// Another node, which proved its id.
+    Peer(PeerId),
 }
 
 impl Origin {
     /// Returns the key under which failures of this source are counted.
-    pub(crate) const fn address(self) -> Option<IpAddr> {
+    ///
+    /// Peers are counted by id, each under an address of a range that nobody has.
+    pub(crate) fn address(self) -> Option<IpAddr> {
         match self {
             Self::InProcess => None,
             Self::Address(address) => Some(address),
+            Self::Peer(peer) => Some(peer.stand_in().into()),
         }
     }
 }
@@ -167,6 +173,9 @@ async fn route(
     body: &mut RequestBody,
     origin: Origin,
 ) -> Result<Response<Full<Bytes>>, Refusal> {
+    if let Origin::Peer(peer) = origin {
+        return p2p::route(state, hosts, peer, parts, body).await;
+    }
     let site = hosts.origin();
     let reach = reach(hosts, &parts.headers, &parts.uri, origin);
     let place = match &reach {
@@ -210,6 +219,10 @@ async fn route(
         site: hosts.site(),
         relying_party: hosts.relying_party(),
     };
+    if let Some(home) = p2p::home_elsewhere(&call).await {
+        let raw_query = parts.uri.query().unwrap_or_default();
+        return p2p::forward(&call, home, raw_query, body).await;
+    }
     Ok(api::answer(&call, body).await?.into_response())
 }
 
@@ -226,6 +239,14 @@ fn reach(hosts: &Hosts, headers: &HeaderMap, uri: &Uri, origin: Origin) -> Reach
     match uri.authority() {
         Some(target) if hosts.reach(target.as_str()) != reach => Reach::Nothing,
         _ => reach,
+    }
+}
+
+/// Returns the bytes of an answer, which is always complete.
+pub(crate) async fn whole(body: Full<Bytes>) -> Bytes {
+    match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(never) => match never {},
     }
 }
 

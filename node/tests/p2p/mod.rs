@@ -1,0 +1,4 @@
+//! Nodes among each other.
+
+mod forwarding;
+pub(crate) mod switchboard;
