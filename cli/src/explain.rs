@@ -78,6 +78,12 @@ fn advice(error: &ClientError) -> (Class, &'static str) {
              uploaded before stays; run the command again to continue",
         ),
         E::Conflict => (Class::Conflict, "run the command again"),
+        E::ChangedElsewhere { .. } => (
+            Class::Conflict,
+            "nothing was lost; look at what is there now, then run the command again",
+        ),
+        E::NotEmpty { .. } => (Class::Exists, ""),
+        E::IllegalVersion { .. } => (Class::Usage, ""),
         E::RateLimited { .. } => (Class::Refused, "wait a little and run the command again"),
         E::WrongCredentials => (
             Class::Credentials,

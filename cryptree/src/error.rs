@@ -70,6 +70,24 @@ pub enum ClientError {
         /// What was being read.
         what: String,
     },
+    /// A folder was to be removed that is not empty.
+    #[error("`{path}` is not empty")]
+    NotEmpty {
+        /// The path.
+        path: String,
+    },
+    /// Another device changed the item: what was to be done to it was meant for another state.
+    #[error("`{path}` was changed by another device in the meantime")]
+    ChangedElsewhere {
+        /// The path.
+        path: String,
+    },
+    /// Text that is no version of a file or folder.
+    #[error("`{text}` is not a version")]
+    IllegalVersion {
+        /// The text, cut.
+        text: String,
+    },
     /// Write access is missing.
     #[error("`{path}` is read only")]
     ReadOnly {

@@ -10,7 +10,7 @@ use rand_core::CryptoRng;
 use crate::{
     capability::RelativeCapability,
     chunk_chain::{ChunkPlace, StreamSecret},
-    ciphertext::SignerLink,
+    ciphertext::{FragmentedPaddedCipherText, SealedFragments, SignerLink},
     directory::{ItemKeys, page_bats},
     node::{BasePart, CryptreeNode, Layout, NodeError, NodeParts, ParentPart, SealedNode},
     properties::FileProperties,
@@ -41,6 +41,24 @@ impl NewChunk<'_> {
     /// # Errors
     /// [`NodeError::Seal`] for too much content, [`NodeError::SharedKey`].
     pub fn seal(self, content: &[u8], rng: &mut dyn CryptoRng) -> Result<SealedNode, NodeError> {
+        let data_key = &self.keys.second_key;
+        let data = FragmentedPaddedCipherText::seal_bytes(data_key, content, self.mirror, rng)?;
+        let sealed = self.seal_around(data.record, rng)?;
+        Ok(SealedNode {
+            fragments: data.blocks,
+            ..sealed
+        })
+    }
+
+    /// Seals a chunk around content that is sealed already, under the data key of the file. No fragments are returned.
+    ///
+    /// # Errors
+    /// [`NodeError::SharedKey`].
+    pub fn seal_around(
+        self,
+        data: FragmentedPaddedCipherText,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<SealedNode, NodeError> {
         let keys = self.keys;
         let next = self.place.next(self.stream_secret);
         let base = BasePart {
@@ -62,7 +80,11 @@ impl NewChunk<'_> {
             parent: &parent,
             bats: self.place.bat.as_ref().map(bats).unwrap_or_default(),
         };
-        CryptreeNode::seal_chunk(parts, content, rng)
+        let data = SealedFragments {
+            record: data,
+            blocks: Vec::new(),
+        };
+        CryptreeNode::seal(parts, data, rng)
     }
 }
 

@@ -62,6 +62,7 @@ async fn upload(
             &mut |_, _| {},
         )
         .await
+        .map(|_| ())
 }
 
 /// Returns bytes that differ everywhere.

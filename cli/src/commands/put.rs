@@ -10,7 +10,7 @@ use std::{
 
 use cryptree::{
     ClientError,
-    client::{Entry, UploadOptions},
+    client::{Entry, UploadOptions, Uploaded},
     properties::Timestamp,
 };
 use tokio_util::compat::TokioAsyncReadCompatExt;
@@ -20,6 +20,7 @@ use crate::{
     commands::{tally::Tally, upload_folder::FolderUpload},
     connect::{Connected, connect},
     exit::{Class, Failure},
+    human,
     local::walk::Walk,
     output::Output,
     progress::Progress,
@@ -244,8 +245,20 @@ impl Upload<'_> {
         if let Err(ClientError::Local(error)) = &uploaded {
             return Err(Failure::local("read", &file.path, error));
         }
-        uploaded?;
+        self.tell_of_a_copy(&uploaded?);
         file.check_unchanged()
+    }
+
+    /// Says where the content is when another device wrote the same path meanwhile.
+    fn tell_of_a_copy(&self, uploaded: &Uploaded) {
+        if uploaded.is_conflict_copy {
+            let path = human::printable(&uploaded.path);
+            self.progress.pause(|| {
+                self.output.hint(&format!(
+                    "another device wrote this file meanwhile: yours is {path}"
+                ));
+            });
+        }
     }
 
     /// Uploads what comes in on standard input.
@@ -270,7 +283,8 @@ impl Upload<'_> {
         let mut bytes = 0;
         let mut source = tokio::io::stdin().compat();
         let options = options(timestamp(SystemTime::now()), decision);
-        self.connected
+        let uploaded = self
+            .connected
             .session
             .upload(path, &mut source, None, &options, &mut |done, _| {
                 self.progress.expect(done.saturating_sub(bytes));
@@ -278,6 +292,7 @@ impl Upload<'_> {
                 bytes = done;
             })
             .await?;
+        self.tell_of_a_copy(&uploaded);
         tally.file(bytes);
         Ok(())
     }

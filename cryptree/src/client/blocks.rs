@@ -1,4 +1,4 @@
-//! Verified blocks of one owner: from memory, else from the node (Spec: 21 §2.1).
+//! Verified blocks of one owner: from memory, else from a keeper, else from the node (Spec: 21 §2.1).
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use pki::{
     wire::champ_lookup::{ChampCap, MAX_LOOKUP_KEYS},
 };
 
-use super::cache::BlockCache;
+use super::{cache::BlockCache, keeper::Keeper};
 use crate::{
     api::Api,
     error::{ClientError, Misbehavior},
@@ -28,6 +28,7 @@ const LOOKUPS_IN_FLIGHT: usize = 4;
 pub(crate) struct OwnerBlocks {
     pub(crate) api: Arc<Api>,
     pub(crate) cache: Arc<BlockCache>,
+    pub(crate) keeper: Keeper,
     pub(crate) owner: Owner,
 }
 
@@ -41,6 +42,22 @@ pub(crate) struct Wanted {
 type Found = Result<Vec<Option<Block>>, ClientError>;
 
 impl OwnerBlocks {
+    /// Returns a block without asking the node.
+    pub(crate) async fn known(&self, cid: &Cid) -> Option<Block> {
+        if let Some(block) = Block::inline(cid).or_else(|| self.cache.get(cid)) {
+            return Some(block);
+        }
+        let block = self.keeper.load(cid).await?;
+        self.cache.insert(block.clone());
+        Some(block)
+    }
+
+    /// Keeps a block that will be read again.
+    pub(crate) async fn remember(&self, block: Block) {
+        self.keeper.keep(&block).await;
+        self.cache.insert(block);
+    }
+
     /// Returns a block that a verified parent links to.
     ///
     /// # Errors
@@ -50,7 +67,7 @@ impl OwnerBlocks {
         cid: &Cid,
         token: Option<&BatWithId>,
     ) -> Result<Block, ClientError> {
-        if let Some(block) = Block::inline(cid).or_else(|| self.cache.get(cid)) {
+        if let Some(block) = self.known(cid).await {
             return Ok(block);
         }
         let block = self
@@ -58,7 +75,7 @@ impl OwnerBlocks {
             .block(&self.owner, cid, token)
             .await?
             .ok_or_else(|| Misbehavior::BlockWithheld { cid: cid.clone() })?;
-        self.cache.insert(block.clone());
+        self.remember(block.clone()).await;
         Ok(block)
     }
 
@@ -115,16 +132,16 @@ impl OwnerBlocks {
         Ok(found)
     }
 
-    /// Answers from memory alone; `None` when that is not possible.
+    /// Answers without the node; `None` when that is not possible.
     async fn walk_cached(&self, root: &Cid, wanted: &Wanted) -> Option<Option<Block>> {
-        let source = CachedOnly(&self.cache);
+        let source = KnownOnly(self);
         let value = Champ::at(root.clone())
             .get(&wanted.map_key, &source)
             .await
             .ok()?;
         match value {
             None => Some(None),
-            Some(Value::Link(cid)) => Some(Some(self.cache.get(&cid)?)),
+            Some(Value::Link(cid)) => Some(Some(self.known(&cid).await?)),
             Some(_) => None,
         }
     }
@@ -142,6 +159,7 @@ impl OwnerBlocks {
             Some(_) => return Err(ClientError::bad_record("tree entry")),
         };
         if let Some(block) = source.bag.get(&cid) {
+            self.keeper.keep(block).await;
             return Ok(Some(block.clone()));
         }
         let token = wanted.bat.as_ref().map(Bat::with_calculated_id);
@@ -185,7 +203,7 @@ impl BlockSource for OwnerBlocks {
     }
 }
 
-/// The blocks of a lookup reply, then memory, then the node. Trie nodes that were used are remembered.
+/// The blocks of a lookup reply, then whatever else there is. Trie nodes that were used are remembered.
 struct Overlay<'a> {
     bag: &'a MemoryBlocks,
     rest: &'a OwnerBlocks,
@@ -199,24 +217,24 @@ impl BlockSource for Overlay<'_> {
         token: Option<&BatWithId>,
     ) -> Result<Option<Block>, SourceError> {
         if let Some(block) = self.bag.get(cid) {
-            self.rest.cache.insert(block.clone());
+            self.rest.remember(block.clone()).await;
             return Ok(Some(block.clone()));
         }
         self.rest.block(cid, token).await
     }
 }
 
-/// Memory alone.
-struct CachedOnly<'a>(&'a BlockCache);
+/// What is known without the node.
+struct KnownOnly<'a>(&'a OwnerBlocks);
 
 #[async_trait::async_trait]
-impl BlockSource for CachedOnly<'_> {
+impl BlockSource for KnownOnly<'_> {
     async fn block(
         &self,
         cid: &Cid,
         _token: Option<&BatWithId>,
     ) -> Result<Option<Block>, SourceError> {
-        Ok(self.0.get(cid))
+        Ok(self.0.known(cid).await)
     }
 }
 

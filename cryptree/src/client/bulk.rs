@@ -346,6 +346,7 @@ impl BulkUpload<'_> {
         );
         let capability = keys.capability(folder.owner.clone(), folder.writer.clone());
         let plan = FilePlan {
+            is_new: true,
             up: Some(target.item.opened.link_from_below(&capability.writer)),
             mirror: account.mirror_for(&target.item.opened),
             signer: target.item.writable(parent)?,

@@ -319,11 +319,14 @@ impl<'a> Change<'a> {
         let file = self.session.open_file(&path).await?;
         let options = UploadOptions {
             modified: Some(file.properties().modified),
-            if_exists: IfExists::Replace,
+            if_exists: IfExists::ReplaceVersion(file.version()),
             is_hidden: file.properties().is_hidden,
+            thumbnail: file.properties().thumbnail.clone(),
+            ..UploadOptions::default()
         };
         let mut content = Content::new(&file);
-        self.session
+        let cleaned = self
+            .session
             .upload(
                 &path,
                 &mut content,
@@ -331,7 +334,12 @@ impl<'a> Change<'a> {
                 &options,
                 &mut |_, _| {},
             )
-            .await
+            .await?;
+        if cleaned.is_conflict_copy {
+            // Somebody wrote to it at the same time: what they wrote counts, ours was only a copy.
+            self.session.delete(&cleaned.path).await?;
+        }
+        Ok(())
     }
 
     async fn file(&self, snapshot: &mut Snapshot<'_>) -> Result<Item, ClientError> {

@@ -245,7 +245,7 @@ impl Draft {
                 proposed.map_err(|_| ClientError::Internal("pointer sequence exhausted"))?;
             match self.move_pointer(&update).await? {
                 Outcome::Done(pointer) => {
-                    self.remember(trie_blocks, &root);
+                    self.remember(trie_blocks, &root).await;
                     self.close().await;
                     return Ok(SpaceState {
                         writer: self.base.writer,
@@ -261,11 +261,11 @@ impl Draft {
     }
 
     /// Keeps what the next operation will read. The nodes of a bulk upload would push everything else out.
-    fn remember(&self, trie_blocks: Vec<Block>, root: &Block) {
+    async fn remember(&self, trie_blocks: Vec<Block>, root: &Block) {
         let nodes = self.staged.values().map(|node| node.block.clone());
         let nodes = nodes.take(MAX_REMEMBERED_NODES);
         for block in nodes.chain(trie_blocks).chain([root.clone()]) {
-            self.view.blocks.cache.insert(block);
+            self.view.blocks.remember(block).await;
         }
     }
 

@@ -144,6 +144,7 @@ impl Session {
             let options = UploadOptions {
                 modified: Some(item.properties.modified),
                 is_hidden: item.properties.is_hidden,
+                thumbnail: item.properties.thumbnail.clone(),
                 ..UploadOptions::default()
             };
             let size = item.properties.size_bytes;
@@ -164,6 +165,7 @@ impl Session {
                 &mut |_, _| {},
             )
             .await
+            .map(|_| ())
         }
         .boxed()
     }

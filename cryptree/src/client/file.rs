@@ -17,6 +17,7 @@ use super::{
     session::{Reading, Session},
     snapshot::Snapshot,
     space::SpaceState,
+    version::Version,
 };
 use crate::{
     chunk_chain::{CHUNK_BYTES, ChunkPlace, chunk_count, chunk_index, fit_chunk},
@@ -144,6 +145,11 @@ impl RemoteFile {
     /// Returns the size in bytes, as the file's owner claims it.
     pub const fn size(&self) -> u64 {
         self.properties.size_bytes
+    }
+
+    /// Returns the state that is read.
+    pub fn version(&self) -> Version {
+        Version::of(&self.first.cid)
     }
 
     /// Returns the mime type.

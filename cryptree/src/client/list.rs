@@ -7,14 +7,17 @@ use super::{
     file::RemoteFile,
     nodes::Opened,
     path::RemotePath,
+    published::Versions,
     session::{Account, Session},
     snapshot::{Item, Page, Pages, Snapshot},
     space::SpaceState,
+    version::Version,
 };
 use crate::{
     capability::{AbsoluteCapability, Child},
     error::ClientError,
-    properties::{FileProperties, Timestamp},
+    hash_tree::ContentHash,
+    properties::Timestamp,
 };
 
 /// What is known of a file or folder.
@@ -34,11 +37,18 @@ pub struct Entry {
     pub created: Option<Timestamp>,
     /// Not meant to be shown by default; unknown in a quick listing.
     pub is_hidden: Option<bool>,
+    /// The state it is in; unknown in a quick listing.
+    pub version: Option<Version>,
+    /// Root of the content hash tree as whoever wrote the file claims it, for files that have one.
+    pub content_hash: Option<ContentHash>,
 }
 
 impl Entry {
-    fn of(properties: &FileProperties) -> Self {
+    pub(super) fn of(item: &Item) -> Self {
+        let properties = &item.properties;
         Self {
+            version: Some(item.version()),
+            content_hash: properties.tree_hash.as_ref().map(|branch| branch.root),
             name: properties.name.to_string(),
             is_directory: properties.is_directory,
             size_bytes: Some(properties.size_bytes),
@@ -153,7 +163,7 @@ impl FolderReader<'_> {
                 Ok(item) => {
                     let writer = item.capability().writer.clone();
                     found.entries.push(FoundEntry {
-                        entry: Entry::of(&item.properties),
+                        entry: Entry::of(&item),
                         space: self.snapshot.space(&writer, None).await?,
                         item,
                     });
@@ -162,6 +172,11 @@ impl FolderReader<'_> {
             }
         }
         Ok(Some(found))
+    }
+
+    /// Returns the states that were read so far.
+    pub(super) fn versions(&self) -> Versions {
+        self.snapshot.versions()
     }
 
     async fn list(&mut self, page: Page) -> Result<Listing, ClientError> {
@@ -182,6 +197,8 @@ impl FolderReader<'_> {
                             .created_epoch_seconds
                             .map(Timestamp::from_epoch_seconds),
                         is_hidden: None,
+                        version: None,
+                        content_hash: None,
                     });
                 }
                 Child::Unreadable(..) => listing.damaged.push(unreadable()),
@@ -190,7 +207,7 @@ impl FolderReader<'_> {
         }
         for (name, opened) in self.open_all(to_open).await? {
             match opened {
-                Ok(item) => listing.entries.push(Entry::of(&item.properties)),
+                Ok(item) => listing.entries.push(Entry::of(&item)),
                 Err(reason) => listing.damaged.push(DamagedEntry { name, reason }),
             }
         }
@@ -349,7 +366,7 @@ impl Session {
     pub async fn stat(&self, path: &str) -> Result<Entry, ClientError> {
         let path: RemotePath = path.parse()?;
         let (item, _) = Snapshot::new(&self.account).resolve(&path).await?;
-        Ok(Entry::of(&item.properties))
+        Ok(Entry::of(&item))
     }
 
     /// Returns true when something is at a path.

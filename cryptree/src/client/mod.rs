@@ -42,10 +42,12 @@ mod blocks;
 mod bulk;
 mod cache;
 mod change;
+mod conflict;
 mod draft;
 mod edit;
 mod file;
 mod folder;
+mod keeper;
 mod list;
 mod nodes;
 mod password;
@@ -62,16 +64,21 @@ mod snapshot;
 mod space;
 mod transfer;
 mod upload;
+mod version;
+mod walk;
 
 pub use bulk::BulkUpload;
 pub use file::{ChunkReader, RemoteFile};
+pub use keeper::BlockKeeper;
 pub use list::{DamagedEntry, Detail, Entry, FolderReader, FoundEntry, FoundPage, Listing};
 pub use path::RemotePath;
 pub use published::{PublishedFiles, PublishedItem, Versions};
 pub use record::UnfinishedUpload;
 pub use session::{Session, Space};
 pub use sign_in::{FactorCode, PendingSignIn, SignIn};
-pub use upload::{IfExists, Progress, UploadOptions};
+pub use upload::{IfExists, Progress, UploadOptions, Uploaded};
+pub use version::Version;
+pub use walk::{Walk, WalkedFolder};
 
 use std::sync::{Arc, Mutex};
 
@@ -80,7 +87,8 @@ use pki::{keys::Owner, pointer::PointerMemory};
 use crate::{api::Api, counters::Usage, environment::Environment, transport::Transport};
 use blocks::OwnerBlocks;
 use cache::BlockCache;
-use space::OwnerView;
+use keeper::Keeper;
+use space::{Offline, OwnerView};
 
 /// Memory for blocks read lately, in bytes.
 const CACHE_BYTES: usize = 16 << 20;
@@ -89,6 +97,7 @@ const CACHE_BYTES: usize = 16 << 20;
 #[derive(Clone)]
 pub struct Client {
     api: Arc<Api>,
+    keeper: Keeper,
 }
 
 impl std::fmt::Debug for Client {
@@ -102,6 +111,7 @@ impl Client {
     pub fn new(transport: Arc<dyn Transport>, environment: Arc<dyn Environment>) -> Self {
         Self {
             api: Arc::new(Api::new(transport, environment)),
+            keeper: Keeper::default(),
         }
     }
 
@@ -109,7 +119,15 @@ impl Client {
     pub fn impatient(transport: Arc<dyn Transport>, environment: Arc<dyn Environment>) -> Self {
         Self {
             api: Arc::new(Api::new(transport, environment).with_attempts(1)),
+            keeper: Keeper::default(),
         }
+    }
+
+    /// Keeps the blocks that are read and written with `keeper` as well as in memory.
+    #[must_use]
+    pub fn with_keeper(mut self, keeper: Arc<dyn BlockKeeper>) -> Self {
+        self.keeper = Keeper::new(keeper);
+        self
     }
 
     /// Returns the typed calls of the node.
@@ -131,9 +149,11 @@ impl Client {
             blocks: OwnerBlocks {
                 api: Arc::clone(&self.api),
                 cache: Arc::new(BlockCache::new(cache_bytes)),
+                keeper: self.keeper.clone(),
                 owner,
             },
             memory: Arc::new(Mutex::new(memory)),
+            offline: Arc::new(Offline::default()),
         }
     }
 }

@@ -191,6 +191,18 @@ impl Opened {
         NewNode::sealed(self.capability.map_key, SealedNode { node, fragments })
     }
 
+    /// Returns the chunk around the same sealed content, at another place and under other outer keys. The data key of
+    /// `chunk` must be the one the content is sealed under.
+    pub(crate) fn moved(
+        &self,
+        chunk: NewChunk<'_>,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<NewNode, ClientError> {
+        let key = chunk.place.map_key;
+        let data = self.open.node().data().clone();
+        NewNode::sealed(key, chunk.seal_around(data, rng)?)
+    }
+
     /// Returns the page after this last one, for children that found no room. `self` is any page of the folder.
     pub(crate) fn continuation(
         &self,

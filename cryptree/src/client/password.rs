@@ -11,6 +11,7 @@ use pki::{
 
 use super::{
     Client, Session,
+    keeper::Keeper,
     sign_up::{block_write, pointer_write},
 };
 use crate::{
@@ -31,6 +32,7 @@ impl Session {
         let account = &self.account;
         let client = Client {
             api: std::sync::Arc::clone(&account.view.blocks.api),
+            keeper: Keeper::default(),
         };
         check_new_password(account.name.as_str(), new).map_err(|_| ClientError::WeakPassword {
             reason: "it is empty or hardly more than the user name",

@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
-use champ::{Cid, cbor::Record as _};
+use champ::{
+    Cid,
+    cbor::{Record as _, RecordError, Value},
+};
 use pki::{
     keys::{Owner, Writer},
     pointer::PointerMemory,
@@ -63,6 +66,33 @@ impl Versions {
         for (writer, root) in &other.0 {
             self.add(writer.clone(), root.clone());
         }
+    }
+}
+
+impl champ::cbor::Record for Versions {
+    /// `[[writer, root] ...]`; an absent root is null. Ours alone, for whoever keeps versions.
+    fn to_value(&self) -> Value {
+        let pairs = self.0.iter().map(|(writer, root)| {
+            let root = root.clone().map_or(Value::Null, Value::Link);
+            Value::List(vec![writer.to_value(), root])
+        });
+        Value::List(pairs.collect())
+    }
+
+    fn from_value(value: Value) -> Result<Self, RecordError> {
+        let mut versions = Self::default();
+        for pair in value.into_list("versions")? {
+            let mut pair = pair.into_list("version")?.into_iter();
+            let mut next = || pair.next().ok_or(RecordError::Missing("version"));
+            let writer = Writer::from_value(next()?)?;
+            let root = match next()? {
+                Value::Link(root) => Some(root),
+                Value::Null => None,
+                _ => return Err(RecordError::OutOfRange { field: "root" }),
+            };
+            versions.add(writer, root);
+        }
+        Ok(versions)
     }
 }
 
@@ -157,8 +187,15 @@ impl PublishedFiles {
     /// # Errors
     /// As reading a pointer.
     pub async fn are_current(&self, versions: &Versions) -> Result<bool, ClientError> {
+        self.view.are_current(versions).await
+    }
+}
+
+impl OwnerView {
+    /// Returns true when no pointer has moved since.
+    pub(super) async fn are_current(&self, versions: &Versions) -> Result<bool, ClientError> {
         for (writer, root) in &versions.0 {
-            let pointer = self.view.pointer(writer).await?;
+            let pointer = self.pointer(writer).await?;
             if pointer.as_ref().and_then(|pointer| pointer.updated()) != root.as_ref() {
                 return Ok(false);
             }
@@ -250,7 +287,7 @@ impl std::fmt::Debug for PublishedItem {
 
 impl Snapshot<'_> {
     /// Returns the states that were read.
-    fn versions(&self) -> Versions {
+    pub(super) fn versions(&self) -> Versions {
         let mut versions = Versions::default();
         for state in self.spaces() {
             versions.add(state.writer.clone(), Some(state.root.clone()));

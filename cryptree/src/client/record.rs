@@ -15,15 +15,16 @@ use super::{
     session::Account,
     snapshot::Snapshot,
     transfer::{ChunkSource, ChunkUpload, FilePlan, StoredChunk},
-    upload::{IfExists, Progress, Upload, UploadOptions, heads, with_hash},
+    upload::{Base, IfExists, Progress, Target, Upload, UploadOptions, Uploaded, heads, with_hash},
+    version::Version,
 };
 use crate::{
     api::TransactionId,
     capability::MapKey,
     chunk_chain::{ChunkPlace, chunk_count},
     error::ClientError,
-    hash_tree::ContentHash,
-    properties::FileName,
+    hash_tree::{ContentHash, HashTree},
+    properties::{FileName, FileProperties},
     upload_record::UploadRecord,
 };
 
@@ -209,9 +210,9 @@ impl Upload<'_> {
         content: &mut (dyn AsyncRead + Unpin + Send),
         size: u64,
         progress: Progress<'_>,
-    ) -> Result<(), ClientError> {
+    ) -> Result<Uploaded, ClientError> {
         let mut snapshot = Snapshot::new(self.account);
-        let target = self.target(&mut snapshot).await?;
+        let (base, target) = self.first_target(&mut snapshot).await?;
         let mut source = ChunkSource::new(content, Some(size));
         let Some((first, is_last)) = source.next().await? else {
             return Err(ClientError::Internal("a source without chunks"));
@@ -221,7 +222,8 @@ impl Upload<'_> {
         }
         source.put_back(first.clone());
         if target.existing.is_some() {
-            return self.replace(&target, &first, source, size, progress).await;
+            let first = (&target, base, &first);
+            return self.replace(first, source, size, progress).await;
         }
         let fresh = self.plan(&target, size, &first)?;
         let (plan, name, first_missing) = self.begin(fresh).await?;
@@ -244,18 +246,17 @@ impl Upload<'_> {
         }
         let tree = chunks.into_hashes().finish();
         self.save(&plan, &mut unsaved).await?;
-        self.enter(&plan, &places, &tree, &name).await
+        self.enter(&plan, base, &places, &tree, &name).await
     }
 
     /// Replaces the content of an existing file: all of it becomes visible in one step.
     async fn replace(
         &self,
-        target: &super::upload::Target,
-        first: &bytes::Bytes,
+        (target, base, first): (&Target, Base, &bytes::Bytes),
         source: ChunkSource<'_>,
         size: u64,
         progress: Progress<'_>,
-    ) -> Result<(), ClientError> {
+    ) -> Result<Uploaded, ClientError> {
         let plan = Arc::new(self.plan(target, size, first)?);
         let mut chunks = ChunkUpload::new(self.account, Arc::clone(&plan), source, 0);
         let mut nodes = Vec::new();
@@ -270,15 +271,17 @@ impl Upload<'_> {
             nodes.extend(stored.node);
         }
         let tree = chunks.into_hashes().finish();
-        self.complete(&plan, size, &tree, nodes, transactions).await
+        self.complete(&plan, base, size, &tree, nodes, transactions)
+            .await
     }
 
     /// Writes the record of a new upload, or takes up an earlier one.
     async fn begin(&self, fresh: FilePlan) -> Result<(FilePlan, FileName, u64), ClientError> {
         let account = self.account;
         let started = account.now();
+        let path = self.folder.join(fresh.properties.name.clone()).to_string();
         let record = UploadRecord::new(
-            self.path.to_string().trim_start_matches('/'),
+            path.trim_start_matches('/'),
             started.epoch_seconds() * 1000 + i64::from(started.nanos() / 1_000_000),
             fresh.capability.owner.clone(),
             (*fresh.signer).clone(),
@@ -407,13 +410,14 @@ impl Upload<'_> {
     async fn enter(
         &self,
         plan: &FilePlan,
+        base: Base,
         places: &[(u64, ChunkPlace)],
-        tree: &crate::hash_tree::HashTree,
+        tree: &HashTree,
         record: &FileName,
-    ) -> Result<(), ClientError> {
+    ) -> Result<Uploaded, ClientError> {
         let mut runs = self.account.runs();
         loop {
-            match self.enter_once(plan, places, tree, record).await {
+            match self.enter_once(plan, base, places, tree, record).await {
                 Err(error) => runs.again_after(error).await?,
                 done => return done,
             }
@@ -423,15 +427,28 @@ impl Upload<'_> {
     async fn enter_once(
         &self,
         plan: &FilePlan,
+        base: Base,
         places: &[(u64, ChunkPlace)],
-        tree: &crate::hash_tree::HashTree,
+        tree: &HashTree,
         record: &FileName,
-    ) -> Result<(), ClientError> {
+    ) -> Result<Uploaded, ClientError> {
         let lock = self.account.locks.of(&plan.capability.writer);
         let _writing = lock.lock().await;
         let mut snapshot = Snapshot::new(self.account);
-        let mut target = self.target(&mut snapshot).await?;
-        self.check_same(&target, plan)?;
+        let mut target = self.target_since(base, &mut snapshot).await?;
+        if target.existing.is_some() {
+            // It was deleted when the upload began and is back.
+            target = self.beside(target)?;
+        }
+        let up = target.item.opened.link_from_below(&plan.capability.writer);
+        if plan.up.as_ref() != Some(&up) {
+            return Err(ClientError::not_found(self.folder.to_string()));
+        }
+        let properties = FileProperties {
+            name: target.name.clone(),
+            ..plan.properties.clone()
+        };
+        let mut version = None;
         let rng = &mut *self.account.random();
         let signer = Arc::clone(&plan.signer);
         let mut draft = self
@@ -442,12 +459,15 @@ impl Upload<'_> {
             let capability = plan.capability.at(place.map_key, place.bat.clone());
             let head = snapshot.open(&capability, None).await?;
             let head: Opened = head.ok_or(ClientError::Conflict)?;
-            let properties = with_hash(&plan.properties, tree, *index);
+            let properties = with_hash(&properties, tree, *index);
             let node = head.with_properties(properties, None, rng)?;
+            version.get_or_insert(Version::of(node.block.cid()));
             draft.put(node, Some(&head.cid)).await?;
         }
         let folder = target.item.capability();
-        let entry = super::nodes::entry(folder, &plan.capability, &plan.properties, rng)?;
+        let version = version.ok_or(ClientError::Internal("a file without its first chunk"))?;
+        let uploaded = self.uploaded(&target, version);
+        let entry = super::nodes::entry(folder, &plan.capability, &properties, rng)?;
         target.folder.add(entry)?;
         target.folder.write(&mut draft, rng).await?;
         let together = *draft.writer() == self.account.home.writer;
@@ -463,7 +483,7 @@ impl Upload<'_> {
             let path = self.account.records_path()?.join(record.clone());
             session.delete(&path.to_string()).await?;
         }
-        Ok(())
+        Ok(uploaded)
     }
 
     /// Removes a record in the same commit as whatever else is in the draft.

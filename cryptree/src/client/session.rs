@@ -145,6 +145,22 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Says whether reading may go on while the node is out of reach: on the states that were seen last, as far as their
+    /// blocks were kept (see [`BlockKeeper`](super::BlockKeeper)). Writing always needs the node.
+    ///
+    /// Only the node out of reach is bridged: one that answers with an older state is still caught.
+    pub fn allow_offline(&self, is_allowed: bool) {
+        self.account.view.offline.allow(is_allowed);
+    }
+
+    /// Returns true when something was read from a state that was not asked of the node, since
+    /// [`Session::allow_offline`] was called last.
+    pub fn was_offline(&self) -> bool {
+        self.account.view.offline.was_used()
+    }
+}
+
 /// Space of an account on its home server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {

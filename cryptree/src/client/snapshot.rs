@@ -6,7 +6,10 @@ use champ::Block;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use pki::keys::{SecretKeyWithHash, Writer};
 
-use super::{blocks::Wanted, nodes::Opened, path::RemotePath, session::Reading, space::SpaceState};
+use super::{
+    blocks::Wanted, nodes::Opened, path::RemotePath, session::Reading, space::SpaceState,
+    version::Version,
+};
 use crate::{
     capability::{AbsoluteCapability, Child, MapKey},
     ciphertext::Fragment,
@@ -43,6 +46,11 @@ pub(crate) struct Item {
 impl Item {
     pub(crate) const fn capability(&self) -> &AbsoluteCapability {
         &self.opened.capability
+    }
+
+    /// Returns the state it is in.
+    pub(crate) fn version(&self) -> Version {
+        Version::of(&self.opened.cid)
     }
 
     /// Returns the node that the folder's entry points to.

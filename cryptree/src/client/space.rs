@@ -1,6 +1,9 @@
 //! The state of one writing space as a verified pointer names it (Spec: 04 §3, 21 §2.1).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use champ::{Block, Cid, cbor::Value, map::Champ};
 use pki::{
@@ -21,6 +24,25 @@ const MAX_OWNERSHIP_DEPTH: usize = 32;
 pub(crate) struct OwnerView {
     pub(crate) blocks: OwnerBlocks,
     pub(crate) memory: Arc<Mutex<PointerMemory>>,
+    pub(crate) offline: Arc<Offline>,
+}
+
+/// Whether remembered pointers may stand in for a node that cannot be reached.
+#[derive(Debug, Default)]
+pub(crate) struct Offline {
+    is_allowed: AtomicBool,
+    was_used: AtomicBool,
+}
+
+impl Offline {
+    pub(crate) fn allow(&self, is_allowed: bool) {
+        self.is_allowed.store(is_allowed, Ordering::Relaxed);
+        self.was_used.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn was_used(&self) -> bool {
+        self.was_used.load(Ordering::Relaxed)
+    }
 }
 
 /// What a writer's pointer and root block say: one consistent state.
@@ -64,7 +86,14 @@ impl OwnerView {
         writer: &Writer,
     ) -> Result<Option<PointerUpdate>, ClientError> {
         let key = self.key_of(writer).await?;
-        let Some(signed) = self.blocks.api.pointer(self.owner(), writer).await? else {
+        let answer = match self.blocks.api.pointer(self.owner(), writer).await {
+            Err(error) if error.is_network() => {
+                let remembered = self.remembered(writer);
+                return remembered.map(Some).ok_or(error);
+            }
+            answer => answer?,
+        };
+        let Some(signed) = answer else {
             self.observe(writer, None)?;
             return Ok(None);
         };
@@ -74,6 +103,16 @@ impl OwnerView {
             })?;
         self.observe(writer, Some(signed.update()))?;
         Ok(Some(signed.update().clone()))
+    }
+
+    /// Returns the last pointer seen, when it may stand in for that of a node out of reach.
+    fn remembered(&self, writer: &Writer) -> Option<PointerUpdate> {
+        if !self.offline.is_allowed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let latest = self.memory().latest(writer).cloned()?;
+        self.offline.was_used.store(true, Ordering::Relaxed);
+        Some(latest)
     }
 
     /// Reads the state of a writing space; `None` when it was never made or was deleted.

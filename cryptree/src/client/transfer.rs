@@ -52,6 +52,8 @@ pub(crate) struct FilePlan {
     /// The file holds the signing key of its space.
     pub(crate) starts_space: bool,
     pub(crate) mirror: Option<BatId>,
+    /// The keys are new; otherwise they are those of the file that is replaced.
+    pub(crate) is_new: bool,
     /// Signs the blocks.
     pub(crate) signer: Arc<SecretKeyWithHash>,
 }
@@ -66,7 +68,17 @@ impl FilePlan {
         content: &[u8],
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<NewNode, ClientError> {
-        let chunk = NewChunk {
+        nodes::new_chunk(self.chunk(index, place, properties), content, rng)
+    }
+
+    /// What the chunk at `place` consists of but for its content.
+    pub(crate) fn chunk<'a>(
+        &'a self,
+        index: u64,
+        place: &'a ChunkPlace,
+        properties: FileProperties,
+    ) -> NewChunk<'a> {
+        NewChunk {
             keys: &self.keys,
             stream_secret: &self.secret,
             place,
@@ -74,8 +86,7 @@ impl FilePlan {
             parent: self.up.clone(),
             signer: (self.starts_space && index == 0).then_some(&*self.signer),
             mirror: self.mirror.as_ref(),
-        };
-        nodes::new_chunk(chunk, content, rng)
+        }
     }
 }
 
@@ -284,8 +295,9 @@ impl Job {
         let is_missing = transaction.is_some();
         let sealed = account.compute(move || {
             let hash: ContentHash = sha2::Sha256::digest(&content).into();
-            let node = is_missing
-                .then(|| sealer.seal(index, &at, sealer.properties.clone(), &content, &mut *rng));
+            let mut properties = sealer.properties.clone();
+            properties.thumbnail = properties.thumbnail.filter(|_| index == 0);
+            let node = is_missing.then(|| sealer.seal(index, &at, properties, &content, &mut *rng));
             (hash, node)
         });
         let (hash, node) = sealed.await?;

@@ -7,6 +7,7 @@ use futures_util::AsyncRead;
 
 use super::{
     Session,
+    conflict::conflict_name,
     draft::Draft,
     folder::Folder,
     nodes::{self, NewNode, Opened},
@@ -14,6 +15,7 @@ use super::{
     session::Account,
     snapshot::{Item, Snapshot},
     transfer::{ChunkSource, ChunkUpload, FilePlan},
+    version::Version,
 };
 use crate::{
     api::TransactionId,
@@ -23,17 +25,23 @@ use crate::{
     error::ClientError,
     hash_tree::{HashTree, HashTreeBuilder, LIST_HASHES},
     mime::{HEADER_BYTES, mime_type},
-    properties::{FileName, FileProperties, Timestamp},
+    properties::{FileName, FileProperties, Thumbnail, Timestamp},
 };
 
 /// What to do when the name is taken by a file. A folder of that name is always an error.
+///
+/// A file is replaced in one step, and capabilities to it stay valid. What another device does to it in the meantime
+/// is never overwritten: then the content goes beside it, as a conflict copy (see [`Uploaded`]). A file that another
+/// device deletes in the meantime is made again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IfExists {
     /// Fail with [`ClientError::Exists`].
     #[default]
     Fail,
-    /// Replace the content in one step; capabilities to the file stay valid.
+    /// Replace what is there when the upload begins.
     Replace,
+    /// Replace this state of the file; one in any other state keeps its name.
+    ReplaceVersion(Version),
 }
 
 /// How a file is uploaded.
@@ -45,6 +53,21 @@ pub struct UploadOptions {
     pub if_exists: IfExists,
     /// Do not show it by default.
     pub is_hidden: bool,
+    /// What this device is called in the names of conflict copies, for example `laptop`; may be empty.
+    pub device: String,
+    /// A small picture of the content, to be shown in listings. It is shown by the official clients too.
+    pub thumbnail: Option<Thumbnail>,
+}
+
+/// What became of an upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uploaded {
+    /// Where the content is: at the path asked for, or at that of the conflict copy.
+    pub path: String,
+    /// The state of the file there.
+    pub version: Version,
+    /// Another device had written the path asked for: its content is there, and ours is beside it.
+    pub is_conflict_copy: bool,
 }
 
 /// Progress: bytes stored so far, and in total when known.
@@ -59,6 +82,9 @@ impl Session {
     /// absent) is committed at the end and not resumed. Memory stays bounded. Dropping the future leaves the
     /// old state and, for large files, a record to continue from.
     ///
+    /// Content that another device wrote to the same path in the meantime is never overwritten: see
+    /// [`IfExists`] and [`Uploaded::is_conflict_copy`].
+    ///
     /// # Errors
     /// [`ClientError::NotFound`] for the folder, [`ClientError::Exists`], [`ClientError::ReadOnly`],
     /// [`ClientError::QuotaReached`], [`ClientError::SourceChanged`] when `content` is not `size` bytes long or is
@@ -70,7 +96,7 @@ impl Session {
         size: Option<u64>,
         options: &UploadOptions,
         progress: Progress<'_>,
-    ) -> Result<(), ClientError> {
+    ) -> Result<Uploaded, ClientError> {
         let path: RemotePath = path.parse()?;
         let Some((folder, name)) = path.split_last() else {
             return Err(ClientError::IsADirectory {
@@ -95,9 +121,9 @@ impl Session {
             return Err(ClientError::Internal("a source without chunks"));
         };
         if is_last {
-            upload.small(&first).await?;
+            let uploaded = upload.small(&first).await?;
             progress(first.len() as u64, size);
-            return Ok(());
+            return Ok(uploaded);
         }
         upload.at_once(first, source, progress).await
     }
@@ -116,9 +142,16 @@ pub(super) struct Upload<'a> {
 pub(super) struct Target {
     pub(super) item: Item,
     pub(super) folder: Folder,
-    /// The file that has the name now.
+    /// The file that has the name now and is to be replaced.
     pub(super) existing: Option<Item>,
+    /// The name that the file gets.
+    pub(super) name: FileName,
+    pub(super) is_conflict_copy: bool,
 }
+
+/// The state that an upload replaces: none when nothing was there.
+#[derive(Clone, Copy)]
+pub(super) struct Base(Option<Version>);
 
 impl Upload<'_> {
     /// Finds the folder and what has the name now.
@@ -145,12 +178,65 @@ impl Upload<'_> {
                     path: self.path.to_string(),
                 });
             }
-            existing.writable(self.path)?;
         }
         Ok(Target {
             item,
             folder,
             existing,
+            name: self.name.clone(),
+            is_conflict_copy: false,
+        })
+    }
+
+    /// Finds the target when the upload begins, and says what it replaces.
+    pub(super) async fn first_target(
+        &self,
+        snapshot: &mut Snapshot<'_>,
+    ) -> Result<(Base, Target), ClientError> {
+        let target = self.target(snapshot).await?;
+        let base = self.base(&target);
+        Ok((base, self.since(base, target)?))
+    }
+
+    /// Returns what the upload replaces, by what it finds when it begins.
+    fn base(&self, target: &Target) -> Base {
+        Base(match self.options.if_exists {
+            IfExists::ReplaceVersion(version) => Some(version),
+            IfExists::Fail | IfExists::Replace => target.existing.as_ref().map(Item::version),
+        })
+    }
+
+    /// Finds the target again, on a state that others may have changed since the upload began.
+    pub(super) async fn target_since(
+        &self,
+        base: Base,
+        snapshot: &mut Snapshot<'_>,
+    ) -> Result<Target, ClientError> {
+        let target = self.target(snapshot).await?;
+        self.since(base, target)
+    }
+
+    fn since(&self, base: Base, target: Target) -> Result<Target, ClientError> {
+        match &target.existing {
+            Some(existing) if Some(existing.version()) != base.0 => self.beside(target),
+            Some(existing) => {
+                existing.writable(self.path)?;
+                Ok(target)
+            }
+            None => Ok(target),
+        }
+    }
+
+    /// Leaves what is there alone and takes the name of a conflict copy.
+    pub(super) fn beside(&self, target: Target) -> Result<Target, ClientError> {
+        let now = self.account.now();
+        let is_taken = |name: &FileName| target.folder.contains(name);
+        let name = conflict_name(self.name, &self.options.device, now, is_taken)?;
+        Ok(Target {
+            existing: None,
+            name,
+            is_conflict_copy: true,
+            ..target
         })
     }
 
@@ -166,18 +252,20 @@ impl Upload<'_> {
         let header = header.get(..HEADER_BYTES).unwrap_or(header);
         let secret = StreamSecret::random(rng);
         let mut properties = FileProperties::file(
-            self.name.clone(),
-            mime_type(self.name.as_str(), header),
+            target.name.clone(),
+            mime_type(target.name.as_str(), header),
             size,
             self.options.modified.unwrap_or(now),
             secret.clone(),
         );
         properties.is_hidden = self.options.is_hidden;
+        properties.thumbnail = self.options.thumbnail.clone();
         let mut keys = ItemKeys::random(rng);
         let Some(existing) = &target.existing else {
             let folder = target.item.capability();
             let capability = keys.capability(folder.owner.clone(), folder.writer.clone());
             return Ok(FilePlan {
+                is_new: true,
                 up: Some(target.item.opened.link_from_below(&capability.writer)),
                 mirror: self.account.mirror_for(&target.item.opened),
                 signer: target.item.writable(self.folder)?,
@@ -201,6 +289,7 @@ impl Upload<'_> {
         properties.created = existing.opened.properties.created;
         properties.is_hidden = existing.opened.properties.is_hidden;
         Ok(FilePlan {
+            is_new: false,
             up: existing.opened.parent_link().cloned(),
             mirror: self.account.mirror_for(&existing.opened),
             signer: existing.writable(self.path)?,
@@ -213,27 +302,34 @@ impl Upload<'_> {
     }
 
     /// Uploads one chunk, in one commit.
-    pub(super) async fn small(&self, content: &Bytes) -> Result<(), ClientError> {
+    pub(super) async fn small(&self, content: &Bytes) -> Result<Uploaded, ClientError> {
         let mut hashes = HashTreeBuilder::new();
         hashes.push_chunk(content);
         let tree = hashes.finish();
+        let mut base = None;
         let mut runs = self.account.runs();
         loop {
-            match self.small_once(content, &tree).await {
+            match self.small_once(content, &tree, &mut base).await {
                 Err(error) => runs.again_after(error).await?,
                 done => return done,
             }
         }
     }
 
-    async fn small_once(&self, content: &Bytes, tree: &HashTree) -> Result<(), ClientError> {
+    async fn small_once(
+        &self,
+        content: &Bytes,
+        tree: &HashTree,
+        base: &mut Option<Base>,
+    ) -> Result<Uploaded, ClientError> {
         let mut snapshot = Snapshot::new(self.account);
         let target = self.target(&mut snapshot).await?;
+        let base = *base.get_or_insert_with(|| self.base(&target));
         let lock = self.account.locks.of(&target.item.capability().writer);
         let _writing = lock.lock().await;
         // The state may have moved on while others wrote.
         let mut snapshot = Snapshot::new(self.account);
-        let target = self.target(&mut snapshot).await?;
+        let target = self.target_since(base, &mut snapshot).await?;
         let plan = self.plan(&target, content.len() as u64, content)?;
         let mut properties = plan.properties.clone();
         properties.tree_hash = Some(tree.branch(0));
@@ -250,9 +346,9 @@ impl Upload<'_> {
         first: Bytes,
         source: ChunkSource<'_>,
         progress: Progress<'_>,
-    ) -> Result<(), ClientError> {
+    ) -> Result<Uploaded, ClientError> {
         let mut snapshot = Snapshot::new(self.account);
-        let target = self.target(&mut snapshot).await?;
+        let (base, target) = self.first_target(&mut snapshot).await?;
         // The size is not known yet; chunk 0 gets it at the end, and only chunk 0 counts.
         let plan = Arc::new(self.plan(&target, 0, &first)?);
         drop(target);
@@ -271,50 +367,50 @@ impl Upload<'_> {
             nodes.extend(stored.node);
         }
         let tree = chunks.into_hashes().finish();
-        self.complete(&plan, size, &tree, nodes, transactions).await
+        self.complete(&plan, base, size, &tree, nodes, transactions)
+            .await
     }
 
     /// Commits all chunks of a file and its entry in one step, on whatever the folder has become.
     pub(super) async fn complete(
         &self,
         plan: &FilePlan,
+        base: Base,
         size: u64,
         tree: &HashTree,
         mut nodes: Vec<NewNode>,
         transactions: Vec<TransactionId>,
-    ) -> Result<(), ClientError> {
-        let mut properties = plan.properties.clone();
-        properties.size_bytes = size;
-        let places = heads(plan, chunk_count(size));
-        for (index, place) in &places {
-            let position = usize::try_from(*index).ok().and_then(|i| nodes.get_mut(i));
+    ) -> Result<Uploaded, ClientError> {
+        let plan = FilePlan {
+            properties: FileProperties {
+                size_bytes: size,
+                ..plan.properties.clone()
+            },
+            ..plan.clone()
+        };
+        for (index, place) in heads(&plan, chunk_count(size)) {
+            let position = usize::try_from(index).ok().and_then(|i| nodes.get_mut(i));
             let node = position.ok_or(ClientError::Internal("a chunk without node"))?;
             let opened = Opened::open(
                 &node.block,
                 &plan.capability.at(place.map_key, place.bat.clone()),
             )?;
             let rng = &mut *self.account.random();
-            *node = opened.with_properties(with_hash(&properties, tree, *index), None, rng)?;
+            *node = opened.with_properties(with_hash(&plan.properties, tree, index), None, rng)?;
         }
         let mut runs = self.account.runs();
         loop {
             let lock = self.account.locks.of(&plan.capability.writer);
             let writing = lock.lock().await;
             let mut snapshot = Snapshot::new(self.account);
-            let target = self.target(&mut snapshot).await?;
-            let named = FilePlan {
-                properties: properties.clone(),
-                ..plan.clone()
+            let target = self.target_since(base, &mut snapshot).await?;
+            let (plan, nodes) = match fits(&target, &plan) {
+                true => (plan.clone(), nodes.clone()),
+                false => self.moved(&target, &plan, &nodes)?,
             };
-            self.check_same(&target, plan)?;
+            let transactions = transactions.clone();
             let done = self
-                .finish(
-                    &mut snapshot,
-                    target,
-                    &named,
-                    nodes.clone(),
-                    transactions.clone(),
-                )
+                .finish(&mut snapshot, target, &plan, nodes, transactions)
                 .await;
             drop(writing);
             match done {
@@ -324,24 +420,42 @@ impl Upload<'_> {
         }
     }
 
-    /// Checks that the target is still the one that the chunks were sealed for.
-    pub(super) fn check_same(&self, target: &Target, plan: &FilePlan) -> Result<(), ClientError> {
-        let is_same = match &target.existing {
-            Some(existing) => existing.capability() == &plan.capability,
-            None => {
-                let up = target.item.opened.link_from_below(&plan.capability.writer);
-                plan.up.as_ref() == Some(&up)
-            }
-        };
-        if is_same {
-            Ok(())
-        } else if target.existing.is_some() {
-            Err(ClientError::Exists {
-                path: self.path.to_string(),
-            })
-        } else {
-            Err(ClientError::not_found(self.folder.to_string()))
+    /// Seals the nodes of a file anew, for another place and name than they were made for. What is stored of
+    /// its content stays as it is.
+    fn moved(
+        &self,
+        target: &Target,
+        plan: &FilePlan,
+        nodes: &[NewNode],
+    ) -> Result<(FilePlan, Vec<NewNode>), ClientError> {
+        let mut fresh = self.plan(target, plan.properties.size_bytes, &[])?;
+        if fresh.capability.writer != plan.capability.writer {
+            // The blocks were signed for another space.
+            return Err(ClientError::not_found(self.folder.to_string()));
         }
+        let renamed = |properties: &FileProperties| FileProperties {
+            name: fresh.properties.name.clone(),
+            created: fresh.properties.created,
+            is_hidden: fresh.properties.is_hidden,
+            ..properties.clone()
+        };
+        let properties = renamed(&plan.properties);
+        let rng = &mut *self.account.random();
+        fresh.keys.second_key = plan.keys.second_key.clone();
+        fresh.secret = plan.secret.clone();
+        let mut from = ChunkPlace::first(&plan.capability);
+        let mut to = ChunkPlace::first(&fresh.capability);
+        let mut moved = Vec::with_capacity(nodes.len());
+        for (node, index) in nodes.iter().zip(0..) {
+            let capability = plan.capability.at(from.map_key, from.bat.clone());
+            let opened = Opened::open(&node.block, &capability)?;
+            let chunk = fresh.chunk(index, &to, renamed(&opened.properties));
+            moved.push(opened.moved(chunk, rng)?);
+            from = from.next(&plan.secret);
+            to = to.next(&plan.secret);
+        }
+        fresh.properties = properties;
+        Ok((fresh, moved))
     }
 
     /// Puts the nodes of a file and its entry, or its new content in place of the old, and commits.
@@ -352,7 +466,10 @@ impl Upload<'_> {
         plan: &FilePlan,
         nodes: Vec<NewNode>,
         transactions: Vec<TransactionId>,
-    ) -> Result<(), ClientError> {
+    ) -> Result<Uploaded, ClientError> {
+        let first = nodes.iter().find(|node| node.key == plan.keys.map_key);
+        let first = first.ok_or(ClientError::Internal("a file without its first chunk"))?;
+        let uploaded = self.uploaded(&target, Version::of(first.block.cid()));
         let rng = &mut *self.account.random();
         let space = snapshot
             .space(
@@ -386,7 +503,27 @@ impl Upload<'_> {
             target.folder.add(entry)?;
             target.folder.write(&mut draft, rng).await?;
         }
-        draft.commit().await.map(|_| ())
+        draft.commit().await?;
+        Ok(uploaded)
+    }
+
+    pub(super) fn uploaded(&self, target: &Target, version: Version) -> Uploaded {
+        Uploaded {
+            path: self.folder.join(target.name.clone()).to_string(),
+            version,
+            is_conflict_copy: target.is_conflict_copy,
+        }
+    }
+}
+
+/// Returns true when the chunks of `plan` were sealed for this target.
+fn fits(target: &Target, plan: &FilePlan) -> bool {
+    match &target.existing {
+        Some(existing) => existing.capability() == &plan.capability,
+        None => {
+            let up = target.item.opened.link_from_below(&plan.capability.writer);
+            plan.is_new && plan.up.as_ref() == Some(&up) && plan.properties.name == target.name
+        }
     }
 }
 
@@ -424,6 +561,7 @@ pub(super) fn with_hash(
     index: u64,
 ) -> FileProperties {
     let mut properties = properties.clone();
+    properties.thumbnail = properties.thumbnail.filter(|_| index == 0);
     properties.tree_hash = usize::try_from(index).ok().map(|index| tree.branch(index));
     properties
 }

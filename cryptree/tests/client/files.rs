@@ -37,6 +37,7 @@ pub(crate) async fn put_with(
     session
         .upload(path, &mut Cursor::new(bytes), size, options, &mut |_, _| {})
         .await
+        .map(|_| ())
 }
 
 pub(crate) async fn get(session: &Session, path: &str) -> Vec<u8> {
