@@ -9,6 +9,7 @@
 )]
 
 mod support;
+mod timing;
 
 mod algorithm_vectors;
 mod block_access_vectors;
