@@ -4,13 +4,17 @@
 //! folder's page is rewritten once per commit however many entries it gained. The cost per file does not grow
 //! with the folder or the account.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures_util::AsyncRead;
 
 use super::{
     Session,
+    conflict::conflict_name,
     draft::{Draft, FLUSH_BYTES},
     folder::Folder,
     nodes::{self, NewNode, Opened},
@@ -21,7 +25,7 @@ use super::{
     upload::UploadOptions,
 };
 use crate::{
-    capability::ChildEntry,
+    capability::AbsoluteCapability,
     chunk_chain::{CHUNK_BYTES, ChunkPlace, StreamSecret},
     directory::{ChildList, ItemKeys},
     error::ClientError,
@@ -43,10 +47,28 @@ pub struct BulkUpload<'a> {
     session: &'a Session,
     root: RemotePath,
     folders: HashMap<RemotePath, Target>,
-    nodes: Vec<NewNode>,
-    entries: Vec<(RemotePath, ChildEntry)>,
+    pending: Vec<Pending>,
     pending_bytes: usize,
     committed: u64,
+    device: String,
+    conflict_copies: Vec<ConflictCopy>,
+}
+
+/// A file or folder that waits for a commit.
+struct Pending {
+    parent: RemotePath,
+    capability: AbsoluteCapability,
+    properties: FileProperties,
+    node: NewNode,
+}
+
+/// A file whose name another device took while it was uploaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConflictCopy {
+    /// The path it was meant for, which holds the other device's file.
+    pub path: String,
+    /// Where it is.
+    pub copy: String,
 }
 
 struct Target {
@@ -74,10 +96,11 @@ impl Session {
         let mut bulk = BulkUpload {
             session: self,
             folders: HashMap::new(),
-            nodes: Vec::new(),
-            entries: Vec::new(),
+            pending: Vec::new(),
             pending_bytes: 0,
             committed: 0,
+            device: String::new(),
+            conflict_copies: Vec::new(),
             root: root.clone(),
         };
         bulk.open(&root).await?;
@@ -89,6 +112,18 @@ impl BulkUpload<'_> {
     /// Returns how many files and folders are committed.
     pub const fn committed(&self) -> u64 {
         self.committed
+    }
+
+    /// Says what this device is called in the names of conflict copies.
+    #[must_use]
+    pub fn from_device(mut self, device: impl Into<String>) -> Self {
+        self.device = device.into();
+        self
+    }
+
+    /// Returns the files that did not get their names, so far.
+    pub fn conflict_copies(&self) -> &[ConflictCopy] {
+        &self.conflict_copies
     }
 
     /// Returns true when something has that path below the root, committed or not.
@@ -158,7 +193,7 @@ impl BulkUpload<'_> {
             return Err(ClientError::Internal("one chunk expected"));
         };
         self.small(&parent, name.clone(), content, modified).await?;
-        if self.pending_bytes >= FLUSH_BYTES || self.entries.len() >= MAX_PENDING {
+        if self.pending_bytes >= FLUSH_BYTES || self.pending.len() >= MAX_PENDING {
             self.flush().await?;
         }
         Ok(())
@@ -166,11 +201,15 @@ impl BulkUpload<'_> {
 
     /// Commits what was added. It is durable when this returns.
     ///
+    /// A folder that another device made in the meantime is joined with ours; a file that another device made is
+    /// kept, and ours goes beside it (see [`BulkUpload::conflict_copies`]).
+    ///
     /// # Errors
-    /// [`ClientError::Exists`] when somebody else took one of the names in the meantime; then nothing of this
-    /// batch was committed. [`ClientError::QuotaReached`], [`ClientError::Network`] and others as for any commit.
+    /// [`ClientError::Exists`] when somebody else made a file where a folder of ours goes, or the other way round; then
+    /// nothing of this batch was committed. [`ClientError::QuotaReached`], [`ClientError::Network`] and others as for
+    /// any commit.
     pub async fn flush(&mut self) -> Result<(), ClientError> {
-        if self.entries.is_empty() {
+        if self.pending.is_empty() {
             return Ok(());
         }
         let account = Arc::clone(&self.session.account);
@@ -183,9 +222,8 @@ impl BulkUpload<'_> {
             }
             self.reload(&account).await?;
         }
-        self.committed += self.entries.len() as u64;
-        self.entries.clear();
-        self.nodes.clear();
+        self.committed += self.pending.len() as u64;
+        self.pending.clear();
         self.pending_bytes = 0;
         for target in self.folders.values_mut() {
             target.is_new = false;
@@ -292,10 +330,9 @@ impl BulkUpload<'_> {
             &ChildList::new(),
             rng,
         )?;
-        let entry = nodes::entry(near, &capability, &properties, rng)?;
         let opened = Opened::open(&node.block, &capability)?;
         let item = Item {
-            properties,
+            properties: properties.clone(),
             signer: above.item.signer.clone(),
             link: None,
             opened: opened.clone(),
@@ -307,20 +344,29 @@ impl BulkUpload<'_> {
             is_new: true,
         };
         self.folders.insert(path, target);
-        self.add(parent, entry, vec![node])
+        self.add(Pending {
+            parent: parent.clone(),
+            capability,
+            properties,
+            node,
+        })
     }
 
-    fn add(
-        &mut self,
-        parent: &RemotePath,
-        entry: ChildEntry,
-        nodes: Vec<NewNode>,
-    ) -> Result<(), ClientError> {
-        self.target_mut(parent)?.folder.add(entry.clone())?;
-        self.entries.push((parent.clone(), entry));
-        self.pending_bytes += nodes.iter().map(NewNode::bytes).sum::<usize>();
-        self.nodes.extend(nodes);
+    fn add(&mut self, pending: Pending) -> Result<(), ClientError> {
+        self.enter(&pending)?;
+        self.pending_bytes += pending.node.bytes();
+        self.pending.push(pending);
         Ok(())
+    }
+
+    /// Adds the entry of a pending file or folder to the list of its folder.
+    fn enter(&mut self, pending: &Pending) -> Result<(), ClientError> {
+        let account = Arc::clone(&self.session.account);
+        let target = self.target_mut(&pending.parent)?;
+        let near = target.item.capability();
+        let (capability, properties) = (&pending.capability, &pending.properties);
+        let entry = nodes::entry(near, capability, properties, &mut *account.random())?;
+        target.folder.add(entry)
     }
 
     async fn small(
@@ -356,7 +402,7 @@ impl BulkUpload<'_> {
             capability,
             properties,
         };
-        let entry = nodes::entry(folder, &plan.capability, &plan.properties, &mut *rng)?;
+        let (capability, properties) = (plan.capability.clone(), plan.properties.clone());
         let is_small = content.len() <= INLINE_COMPUTE_BYTES;
         let mut seal = move || {
             let mut hashes = HashTreeBuilder::new();
@@ -371,7 +417,12 @@ impl BulkUpload<'_> {
         } else {
             account.compute(seal).await?
         };
-        self.add(parent, entry, vec![node?])
+        self.add(Pending {
+            parent: parent.clone(),
+            capability,
+            properties,
+            node: node?,
+        })
     }
 
     async fn commit(&mut self, account: &Arc<Account>) -> Result<(), ClientError> {
@@ -383,7 +434,8 @@ impl BulkUpload<'_> {
         let space = account.view.space(&writer).await?;
         let space = space.ok_or_else(|| ClientError::not_found(self.root.to_string()))?;
         let mut draft = Draft::new(account.view.clone(), signer, space)?;
-        draft.put_new(self.nodes.clone()).await?;
+        let nodes = self.pending.iter().map(|pending| pending.node.clone());
+        draft.put_new(nodes.collect()).await?;
         let rng = &mut *account.random();
         for target in self.folders.values_mut() {
             if target.folder.is_changed() {
@@ -393,28 +445,102 @@ impl BulkUpload<'_> {
         draft.commit().await.map(|_| ())
     }
 
-    /// Reads the folders anew and adds what is pending to them.
+    /// Reads the folders anew, joins those of ours that others have made too, and adds what is pending to them.
     async fn reload(&mut self, account: &Arc<Account>) -> Result<(), ClientError> {
         let mut snapshot = Snapshot::new(account);
-        for (path, target) in &mut self.folders {
-            if target.is_new {
+        let mut paths: Vec<RemotePath> = self.folders.keys().cloned().collect();
+        // From above, since a new folder is in what became of the one above it.
+        paths.sort_by_key(|path| path.names().len());
+        let mut joined = HashSet::new();
+        for path in paths {
+            let known = self.target(&path)?;
+            let (was_new, capability) = (known.is_new, known.item.capability().clone());
+            let found = match (was_new, snapshot.resolve(&path).await) {
+                (true, Err(ClientError::NotFound { .. })) => None,
+                (_, found) => Some(found?.0),
+            };
+            let Some(item) = found else {
+                let target = self.target_mut(&path)?;
                 target.folder = Folder::empty(target.item.opened.clone());
                 continue;
+            };
+            if !item.properties.is_directory {
+                return Err(exists(&path));
             }
-            let item = snapshot.folder(path).await?;
-            if item.capability() != target.item.capability() {
-                return Err(ClientError::not_found(path.to_string()));
+            if *item.capability() != capability {
+                if !was_new {
+                    return Err(ClientError::not_found(path.to_string()));
+                }
+                item.writable(&path)?;
+                self.pending
+                    .retain(|pending| pending.capability != capability);
+                joined.insert(path.clone());
             }
-            target.folder = Folder::load(&mut snapshot, &item).await?;
-            target.item = item;
+            let folder = Folder::load(&mut snapshot, &item).await?;
+            let target = self.target_mut(&path)?;
+            *target = Target {
+                item,
+                folder,
+                is_new: false,
+            };
         }
-        for (parent, entry) in self.entries.clone() {
-            let name = entry.name.clone();
-            let target = self.target_mut(&parent)?;
-            target
-                .folder
-                .add(entry)
-                .map_err(|_| exists(&parent.join(name)))?;
+        for mut pending in std::mem::take(&mut self.pending) {
+            let folder = &self.target(&pending.parent)?.folder;
+            let is_taken = folder.contains(&pending.properties.name);
+            if is_taken || joined.contains(&pending.parent) {
+                self.settle(account, &mut pending, is_taken)?;
+            }
+            self.enter(&pending)?;
+            self.pending.push(pending);
+        }
+        Ok(())
+    }
+
+    /// Seals what is known above an item anew: another folder, and another name when its own is taken.
+    fn settle(
+        &mut self,
+        account: &Arc<Account>,
+        pending: &mut Pending,
+        is_taken: bool,
+    ) -> Result<(), ClientError> {
+        let target = self.target(&pending.parent)?;
+        let path = pending.parent.join(pending.properties.name.clone());
+        if is_taken {
+            if pending.properties.is_directory {
+                return Err(exists(&path));
+            }
+            let is_taken = |name: &FileName| target.folder.contains(name);
+            let name = conflict_name(
+                &pending.properties.name,
+                &self.device,
+                account.now(),
+                is_taken,
+            )?;
+            pending.properties.name = name;
+        }
+        let opened = Opened::open(&pending.node.block, &pending.capability)?;
+        let properties = FileProperties {
+            name: pending.properties.name.clone(),
+            ..opened.properties.clone()
+        };
+        let writer = &pending.capability.writer;
+        let up = target.item.opened.link_from_below(writer);
+        let settled = opened.with_properties(properties, Some(up), &mut *account.random())?;
+        pending.node.block = settled.block;
+        if is_taken {
+            self.conflict_copies.push(ConflictCopy {
+                path: path.to_string(),
+                copy: pending
+                    .parent
+                    .join(pending.properties.name.clone())
+                    .to_string(),
+            });
+        }
+        if pending.properties.is_directory {
+            let opened = Opened::open(&pending.node.block, &pending.capability)?;
+            let inner = self.target_mut(&path)?;
+            inner.folder = Folder::empty(opened.clone());
+            inner.item.opened = opened;
         }
         Ok(())
     }

@@ -61,16 +61,16 @@ impl Session {
             let written = change
                 .step(&|size| {
                     Ok(match rest.is_empty() {
-                        false if size < at => Piece::zeros(size, at),
+                        false if size < at => Piece::after_zeros(size, at, rest),
                         _ => Piece::of(at, rest),
                     })
                 })
                 .await?;
-            // Otherwise zeros were written on the way to the offset.
-            if written.range.start >= at {
-                at = written.range.end;
-                rest = rest.get(written.len()..).unwrap_or_default();
-            }
+            // Nothing of it, when zeros were all that one step could write on the way to the offset.
+            let done = written.range.end.saturating_sub(at);
+            at += done;
+            let done = usize::try_from(done).unwrap_or(usize::MAX);
+            rest = rest.get(done..).unwrap_or_default();
             if at >= end {
                 return Ok(());
             }
@@ -159,6 +159,22 @@ impl Piece {
         Self {
             at,
             bytes: Bytes::copy_from_slice(bytes.get(..most).unwrap_or(bytes)),
+        }
+    }
+
+    /// Zeros from `from` to `at`, then `bytes`: as much as one step may change.
+    fn after_zeros(from: u64, at: u64, bytes: &[u8]) -> Self {
+        let zeros = Self::zeros(from, at);
+        if zeros.range().end < at {
+            return zeros;
+        }
+        let most = (chunk_index(from) + STEP_CHUNKS) * CHUNK_BYTES - at;
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let mut whole = BytesMut::from(&*zeros.bytes);
+        whole.extend_from_slice(bytes.get(..most).unwrap_or(bytes));
+        Self {
+            at: from,
+            bytes: whole.freeze(),
         }
     }
 

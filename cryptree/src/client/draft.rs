@@ -333,7 +333,18 @@ impl Draft {
                 return Ok(Outcome::Done(update.clone()));
             }
             if theirs.pointer != self.base.pointer {
-                return Ok(Outcome::Overtaken(Box::new(theirs)));
+                return match self.happened(update, &theirs).await? {
+                    Some(true) => {
+                        api.counters().commit();
+                        Ok(Outcome::Done(update.clone()))
+                    }
+                    Some(false) => Ok(Outcome::Overtaken(Box::new(theirs))),
+                    // Run again, it could happen twice.
+                    None => match lost {
+                        Some(error) => Err(ClientError::Network(error)),
+                        None => Ok(Outcome::Overtaken(Box::new(theirs))),
+                    },
+                };
             }
         }
         match lost {
@@ -344,6 +355,34 @@ impl Draft {
             }
             .into()),
         }
+    }
+
+    /// Finds out whether `update`, whose answer was lost or was a refusal, is part of the history of a later state;
+    /// `None` when that cannot be told.
+    async fn happened(
+        &self,
+        update: &PointerUpdate,
+        theirs: &SpaceState,
+    ) -> Result<Option<bool>, ClientError> {
+        if update.updated().is_some() && theirs.pointer.original() == update.updated() {
+            return Ok(Some(true));
+        }
+        if theirs.pointer.sequence() <= update.sequence() {
+            return Ok(Some(false));
+        }
+        // Nodes are sealed with fresh nonces: one of ours in their tree can only have come with our commit.
+        let tree = theirs
+            .data
+            .tree
+            .clone()
+            .map_or_else(Champ::empty, Champ::at);
+        for (key, node) in self.staged.iter().take(MAX_REMEMBERED_NODES) {
+            let found = tree.get(key.bytes(), &self.view.blocks).await?;
+            if found.is_some_and(|found| found == Value::Link(node.block.cid().clone())) {
+                return Ok(Some(true));
+            }
+        }
+        Ok(None)
     }
 
     async fn close(&mut self) {

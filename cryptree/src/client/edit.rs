@@ -10,6 +10,7 @@ use super::{
     folder::Folder,
     nodes,
     path::RemotePath,
+    remove::Expected,
     session::Account,
     snapshot::{Item, Snapshot},
     upload::UploadOptions,
@@ -84,8 +85,10 @@ impl Session {
                 Ok(Moved::NeedsCopy) => break,
             }
         }
+        let seen = self.contents(&from).await?;
         self.copy(&from.to_string(), &to.to_string()).await?;
-        self.delete(&from.to_string()).await
+        // What another device has written since is not in the copy: then both stay.
+        self.delete_as_seen(&from, Expected::Contents(seen)).await
     }
 
     /// Copies the item at `from`, with everything below it, to the free path `to`. Copies have keys of their own.
@@ -369,6 +372,20 @@ impl Account {
         let mut properties = node.properties.clone();
         properties.name = new_name.clone();
         let mut draft = self.draft(&mut snapshot, &source, signer).await?;
+        if node.properties.is_directory {
+            // Were a folder above the target moved into the item at the same time, both would be cut off from the home
+            // folder, in a ring of their own: such a move changes one of these nodes.
+            let mut above = Vec::new();
+            snapshot.walk_down(&to_path, &mut above).await?;
+            let nodes = above
+                .iter()
+                .flat_map(|folder| [Some(&folder.opened), folder.link.as_deref()]);
+            let nodes = nodes
+                .flatten()
+                .filter(|node| node.capability.writer == *writer);
+            let places = nodes.map(|node| (node.capability.map_key, Some(node.cid.clone())));
+            draft.guard(places.collect()).await?;
+        }
         let up = target.opened.link_from_below(&node.capability.writer);
         let moved = node.with_properties(properties.clone(), Some(up), rng)?;
         draft.put(moved, Some(&node.cid)).await?;

@@ -67,7 +67,7 @@ mod upload;
 mod version;
 mod walk;
 
-pub use bulk::BulkUpload;
+pub use bulk::{BulkUpload, ConflictCopy};
 pub use file::{ChunkReader, RemoteFile};
 pub use keeper::BlockKeeper;
 pub use list::{DamagedEntry, Detail, Entry, FolderReader, FoundEntry, FoundPage, Listing};

@@ -22,6 +22,7 @@ use super::{
     path::RemotePath,
     session::{Account, Reading},
     snapshot::{Item, Pages, Snapshot},
+    version::Version,
 };
 use crate::{
     api::PointerAnswer,
@@ -37,6 +38,22 @@ const MAX_ITEMS: usize = 2_000_000;
 /// Chunks looked for at once beyond the first.
 const CHUNKS_PER_LOOKUP: usize = 160;
 
+/// What was found below an item: equal marks stand for equal nodes, by place and content.
+pub(super) type Contents = HashSet<u128>;
+
+/// What a deletion was meant for. What another device has written since is not deleted.
+#[derive(Debug)]
+pub(super) enum Expected {
+    /// Whatever is found at the first look.
+    Anything,
+    /// This state of the item itself.
+    Version(Version),
+    /// A folder with nothing in it.
+    Empty,
+    /// At most this.
+    Contents(Contents),
+}
+
 impl Session {
     /// Deletes the file or folder at a path with everything below it.
     ///
@@ -44,19 +61,61 @@ impl Session {
     /// it which were shared for writing are removed one after the other, before the rest.
     ///
     /// # Errors
-    /// [`ClientError::NotFound`], [`ClientError::ReadOnly`] (also for a home folder).
+    /// [`ClientError::NotFound`], [`ClientError::ReadOnly`] (also for a home folder),
+    /// [`ClientError::ChangedElsewhere`] when another device writes to it at the same time: then it stays.
     pub async fn delete(&self, path: &str) -> Result<(), ClientError> {
         let path: RemotePath = path.parse()?;
+        self.delete_as_seen(&path, Expected::Anything).await
+    }
+
+    /// Deletes the item at a path like [`Session::delete`] if it is in this state.
+    ///
+    /// The state of a folder does not tell what is in the folders and files below it.
+    ///
+    /// # Errors
+    /// [`ClientError::ChangedElsewhere`] when it is in another state, and those of [`Session::delete`].
+    pub async fn delete_version(&self, path: &str, version: Version) -> Result<(), ClientError> {
+        let path: RemotePath = path.parse()?;
+        self.delete_as_seen(&path, Expected::Version(version)).await
+    }
+
+    /// Removes an empty folder.
+    ///
+    /// # Errors
+    /// [`ClientError::NotEmpty`], [`ClientError::NotADirectory`], and those of [`Session::delete`].
+    pub async fn remove_folder(&self, path: &str) -> Result<(), ClientError> {
+        let path: RemotePath = path.parse()?;
+        self.delete_as_seen(&path, Expected::Empty).await
+    }
+
+    pub(super) async fn delete_as_seen(
+        &self,
+        path: &RemotePath,
+        mut expected: Expected,
+    ) -> Result<(), ClientError> {
         let mut runs = self.account.runs();
         loop {
-            match self.delete_once(&path).await {
+            match self.delete_once(path, &mut expected).await {
                 Err(error) => runs.again_after(error).await?,
                 done => return done,
             }
         }
     }
 
-    async fn delete_once(&self, path: &RemotePath) -> Result<(), ClientError> {
+    /// Returns what the item at a path consists of now.
+    pub(super) async fn contents(&self, path: &RemotePath) -> Result<Contents, ClientError> {
+        let mut snapshot = Snapshot::new(&self.account);
+        let (item, parent) = snapshot.resolve(path).await?;
+        let mut doomed = Doomed::new(parent.as_ref().unwrap_or(&item));
+        doomed.collect(&mut snapshot, &item, 0).await?;
+        Ok(doomed.contents)
+    }
+
+    async fn delete_once(
+        &self,
+        path: &RemotePath,
+        expected: &mut Expected,
+    ) -> Result<(), ClientError> {
         let account = &self.account;
         let Some((parent_path, name)) = path.split_last() else {
             return Err(ClientError::ReadOnly {
@@ -82,6 +141,7 @@ impl Session {
         let mut doomed = Doomed::new(&parent);
         if let Some(item) = &item {
             doomed.collect(&mut snapshot, item, 0).await?;
+            expected.check(path, item, &doomed)?;
         }
         for space in std::mem::take(&mut doomed.spaces) {
             account.delete_space(space).await?;
@@ -92,6 +152,31 @@ impl Session {
         folder.remove(&mut snapshot, name, &place).await?;
         folder.write(&mut draft, &mut *account.random()).await?;
         draft.commit().await.map(|_| ())
+    }
+}
+
+impl Expected {
+    /// Checks what was found, and from then on expects nothing more than that.
+    fn check(&mut self, path: &RemotePath, item: &Item, found: &Doomed) -> Result<(), ClientError> {
+        let path = || path.to_string();
+        let is_right = match self {
+            Self::Anything => true,
+            Self::Version(version) => item.version() == *version,
+            Self::Contents(seen) => found.contents.is_subset(seen),
+            Self::Empty if !item.properties.is_directory => {
+                return Err(ClientError::NotADirectory { path: path() });
+            }
+            // Checked at every run: nothing that comes into the folder is deleted.
+            Self::Empty if found.items > 1 => return Err(ClientError::NotEmpty { path: path() }),
+            Self::Empty => return Ok(()),
+        };
+        if !is_right {
+            return Err(ClientError::ChangedElsewhere { path: path() });
+        }
+        if !matches!(self, Self::Contents(_)) {
+            *self = Self::Contents(found.contents.clone());
+        }
+        Ok(())
     }
 }
 
@@ -112,7 +197,23 @@ pub(super) struct Doomed {
     pub(super) keys: Vec<MapKey>,
     /// Inner spaces, innermost first.
     pub(super) spaces: Vec<DoomedSpace>,
+    /// The nodes by which a change of any of it shows: of every page, and of every first chunk.
+    contents: Contents,
+    /// Files and folders, and entries that cannot be opened.
+    items: usize,
     visited: HashSet<(Writer, MapKey)>,
+}
+
+/// Stands for a node at its place.
+fn mark(node: &Opened) -> u128 {
+    use sha2::Digest as _;
+    let hash = sha2::Sha256::new()
+        .chain_update(node.capability.map_key.bytes())
+        .chain_update(node.cid.to_bytes())
+        .finalize();
+    hash.iter()
+        .take(16)
+        .fold(0, |mark, byte| mark << 8 | u128::from(*byte))
 }
 
 impl Doomed {
@@ -122,6 +223,8 @@ impl Doomed {
             signer: folder.signer.clone(),
             keys: Vec::new(),
             spaces: Vec::new(),
+            contents: Contents::new(),
+            items: 0,
             visited: HashSet::new(),
         }
     }
@@ -158,6 +261,8 @@ impl Doomed {
         {
             return Ok(());
         }
+        self.items += 1;
+        self.contents.insert(mark(&item.opened));
         if let Some(link) = &item.link
             && link.capability.writer == self.writer
         {
@@ -173,9 +278,11 @@ impl Doomed {
         let mut pages = Pages::new(item.opened.clone());
         while let Some(page) = pages.next(snapshot).await? {
             self.keys.push(page.opened.capability.map_key);
+            self.contents.insert(mark(&page.opened));
             for child in page.children.iter() {
-                if let Some(below) = open_child(snapshot, item, child).await? {
-                    self.collect(snapshot, &below, depth + 1).await?;
+                match open_child(snapshot, item, child).await? {
+                    Some(below) => self.collect(snapshot, &below, depth + 1).await?,
+                    None => self.items += 1,
                 }
             }
         }
@@ -202,6 +309,9 @@ impl Doomed {
             signer: Some(Arc::clone(signer)),
             keys: Vec::new(),
             spaces: Vec::new(),
+            contents: std::mem::take(&mut self.contents),
+            // It is counted again, without its link.
+            items: self.items.saturating_sub(1),
             visited: std::mem::take(&mut self.visited),
         };
         inner
@@ -213,6 +323,8 @@ impl Doomed {
         };
         inner.collect(snapshot, &unlinked, depth + 1).await?;
         self.visited = inner.visited;
+        self.contents = inner.contents;
+        self.items = inner.items;
         self.spaces.extend(inner.spaces);
         self.spaces.push(DoomedSpace {
             writer: writer.clone(),

@@ -296,10 +296,23 @@ impl<'a> Snapshot<'a> {
         &mut self,
         path: &RemotePath,
     ) -> Result<(Item, Option<Item>), ClientError> {
+        let mut folders = Vec::new();
+        let item = self.walk_down(path, &mut folders).await?;
+        Ok((item, folders.pop()))
+    }
+
+    /// Opens the item at a path, and adds the folders above it to `folders`, the home folder first.
+    ///
+    /// # Errors
+    /// As [`Snapshot::resolve`].
+    pub(crate) async fn walk_down(
+        &mut self,
+        path: &RemotePath,
+        folders: &mut Vec<Item>,
+    ) -> Result<Item, ClientError> {
         if path.user() != self.reading.name.as_str() {
             return Err(ClientError::not_found(path.to_string()));
         }
-        let mut folder = None;
         let mut item = self.home().await?;
         let mut walked = RemotePath::home(path.user());
         for name in path.names() {
@@ -315,9 +328,9 @@ impl<'a> Snapshot<'a> {
                 .item(item.capability(), item.signer.as_ref(), &child)
                 .await?
                 .ok_or_else(missing)?;
-            folder = Some(std::mem::replace(&mut item, next));
+            folders.push(std::mem::replace(&mut item, next));
         }
-        Ok((item, folder))
+        Ok(item)
     }
 
     /// Opens the folder at a path.

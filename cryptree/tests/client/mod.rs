@@ -6,8 +6,11 @@ mod changes;
 mod conflicts;
 mod costs;
 mod files;
+mod model;
 mod sessions;
+mod simulation;
 mod surgery;
+mod two_devices;
 
 use std::sync::Arc;
 

@@ -50,6 +50,10 @@ pub(crate) enum Fault {
     DropReply,
     /// Does what was asked twice and answers with the second outcome.
     Twice,
+    /// Does what was asked after that many turns of the others, and answers after as many more.
+    Slow(u32, u32),
+    /// Loses the answer, and does what was asked only when that many other calls have come.
+    Late(usize),
     /// Answers honestly with a changed body.
     Reply(Box<dyn FnOnce(Bytes) -> Bytes + Send>),
     /// Answers this without doing anything.
@@ -61,6 +65,8 @@ type Script = Box<dyn FnMut(&ApiRequest) -> Fault + Send>;
 pub(crate) struct FakeNode {
     pub(crate) state: Mutex<State>,
     script: Mutex<Option<Script>>,
+    /// Requests still on their way, and how many others overtake them.
+    late: Mutex<Vec<(usize, ApiRequest)>>,
     pub(crate) id: Cid,
 }
 
@@ -86,6 +92,7 @@ impl FakeNode {
         Arc::new(Self {
             state: Mutex::default(),
             script: Mutex::default(),
+            late: Mutex::default(),
             id: pki::claim::placeholder_provider(),
         })
     }
@@ -97,6 +104,48 @@ impl FakeNode {
 
     pub(crate) fn tell_the_truth(&self) {
         *self.script.lock().unwrap() = None;
+    }
+
+    /// Lets everything that is still on its way arrive.
+    pub(crate) async fn arrive(&self) {
+        let late = std::mem::take(&mut *self.late.lock().unwrap());
+        for (_, request) in late {
+            let _ = self.answer(&request).await;
+        }
+    }
+
+    async fn deliver_late(&self) {
+        let due: Vec<ApiRequest> = {
+            let mut late = self.late.lock().unwrap();
+            late.iter_mut()
+                .for_each(|(left, _)| *left = left.saturating_sub(1));
+            let due = late.extract_if(.., |(left, _)| *left == 0);
+            due.map(|(_, request)| request).collect()
+        };
+        for request in due {
+            let _ = self.answer(&request).await;
+        }
+    }
+
+    /// Drops every block that no pointer reaches.
+    pub(crate) fn collect_garbage(&self) {
+        let state = &mut *self.state.lock().unwrap();
+        let roots: Vec<(Owner, Cid)> = state
+            .writers
+            .iter()
+            .filter_map(|(writer, owner)| {
+                Some((owner.clone(), state.current(writer)?.updated()?.clone()))
+            })
+            .collect();
+        let mut reached: HashMap<Owner, HashSet<Cid>> = HashMap::new();
+        for (owner, root) in roots {
+            let reached = reached.entry(owner.clone()).or_default();
+            state.reach(&owner, root, reached);
+        }
+        for (owner, space) in &mut state.blocks {
+            let reached = reached.get(owner);
+            space.retain(|cid, _| reached.is_some_and(|reached| reached.contains(cid)));
+        }
     }
 
     /// Returns the number of stored blocks and their bytes.
@@ -486,9 +535,13 @@ impl State {
 
     /// Nothing may ever be reachable from a pointer and not be there.
     fn check_complete(&self, owner: &Owner, root: &Cid) {
+        self.reach(owner, root.clone(), &mut HashSet::new());
+    }
+
+    /// Adds everything reachable from `root` to `seen`.
+    fn reach(&self, owner: &Owner, root: Cid, seen: &mut HashSet<Cid>) {
         let space = &self.blocks[owner];
-        let mut todo = vec![root.clone()];
-        let mut seen = HashSet::new();
+        let mut todo = vec![root];
         while let Some(cid) = todo.pop() {
             if cid.identity_content().is_some() || !seen.insert(cid.clone()) {
                 continue;
@@ -609,6 +662,7 @@ impl Transport for FakeNode {
     async fn call(&self, request: ApiRequest) -> Result<ApiResponse, TransportError> {
         // Every call is a point at which another session may run.
         tokio::task::yield_now().await;
+        self.deliver_late().await;
         let fault = match &mut *self.script.lock().unwrap() {
             Some(script) => script(&request),
             None => Fault::Honest,
@@ -616,12 +670,19 @@ impl Transport for FakeNode {
         match fault {
             Fault::Unreachable => return Err(TransportError::Unreachable(lost())),
             Fault::Instead(response) => return Ok(response),
+            Fault::Late(calls) => {
+                self.late.lock().unwrap().push((calls, request));
+                return Err(TransportError::Interrupted(lost()));
+            }
+            Fault::Slow(turns, _) => wait(turns).await,
             Fault::Twice => drop(self.answer(&request).await),
             _ => {}
         }
         let answer = self.answer(&request).await;
-        if matches!(fault, Fault::DropReply) {
-            return Err(TransportError::Interrupted(lost()));
+        match fault {
+            Fault::DropReply => return Err(TransportError::Interrupted(lost())),
+            Fault::Slow(_, turns) => wait(turns).await,
+            _ => {}
         }
         Ok(match answer {
             Ok(body) => ok(match fault {
@@ -642,6 +703,12 @@ pub(crate) fn ok(body: impl Into<Bytes>) -> ApiResponse {
         status: 200,
         trailer: None,
         body: body.into(),
+    }
+}
+
+async fn wait(turns: u32) {
+    for _ in 0..turns {
+        tokio::task::yield_now().await;
     }
 }
 
