@@ -43,7 +43,7 @@ pub(crate) fn linked(name: &str, links: &[Cid]) -> Result<Block> {
     Ok(Block::cbor(Value::Map(map).encode())?)
 }
 
-async fn post(node: &Node, target: &str, body: impl Into<Bytes>) -> Result<Bytes> {
+pub(crate) async fn post(node: &Node, target: &str, body: impl Into<Bytes>) -> Result<Bytes> {
     let request = Request::post(format!("/{target}")).body(body.into())?;
     let response = node.call(request).await;
     let trailer = response.headers().get("trailer");
@@ -85,6 +85,12 @@ impl Account {
             shares: Vec::new(),
             has_written: false,
         })
+    }
+
+    /// The request for its pointer.
+    pub(crate) fn pointer_request(&self) -> String {
+        let (owner, writer) = (self.owner(), self.key.writer());
+        format!("peergos/v0/mutable/getPointer?owner={owner}&writer={writer}")
     }
 
     fn owner(&self) -> Owner {

@@ -7,13 +7,14 @@
 //! Fills a data folder with one account of BLOCKS blocks (default 1,000,000), then measures, with the node in this
 //! process: writers alone, the first collection, one after a small change, and one that deletes half of everything;
 //! each beside a writer of the same account and one of another. A write is an upload of two blocks, the update of the
-//! pointer, and the end of the transaction.
+//! pointer, and the end of the transaction. At last, how long starts take (`restart`).
 #![expect(
     clippy::print_stdout,
     reason = "a benchmark's result is what it prints"
 )]
 
 mod account;
+mod restart;
 mod writer;
 
 use std::{
@@ -44,7 +45,11 @@ const ALONE: Duration = Duration::from_secs(20);
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<()> {
-    let blocks: usize = match std::env::args().nth(1) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if restart::child(&arguments).await? {
+        return Ok(());
+    }
+    let blocks: usize = match arguments.first() {
         Some(number) => number.parse().context("BLOCKS is not a number")?,
         None => 1_000_000,
     };
@@ -53,6 +58,7 @@ async fn main() -> Result<()> {
     let store = node.1;
     let node = node.0;
     let mut alice = Account::sign_up(&node, "alice", 1).await?;
+    let request = alice.pointer_request();
     let bob = Account::sign_up(&node, "bob", 2).await?;
     let started = Instant::now();
     let shares = fill(&node, &store, &mut alice, blocks).await?;
@@ -101,7 +107,8 @@ async fn main() -> Result<()> {
     );
     println!("resident: {} MB", resident_megabytes());
     node.close().await?;
-    Ok(())
+    drop((node, store, writers));
+    restart::measure(folder.path(), &request)
 }
 
 async fn open(folder: &Path) -> Result<(Node, Arc<DiskStore>)> {

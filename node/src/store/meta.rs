@@ -12,7 +12,7 @@ pub const MAX_KEY_BYTES: usize = 512;
 /// Longest value in bytes: a little more than the longest user snapshot row of Spec: 12 §6.
 pub const MAX_VALUE_BYTES: usize = 8 << 20;
 /// Most conditions and writes in one batch: a condition and a write for each block of the largest put, and some.
-pub const MAX_BATCH_ROWS: usize = 20_100;
+pub const MAX_BATCH_ROWS: usize = 30_100;
 /// Most rows one scan returns; longer limits are cut to this.
 pub const MAX_SCAN_ROWS: usize = 10_000;
 

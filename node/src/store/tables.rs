@@ -68,10 +68,12 @@ pub const GC_STATES: Table = Table::new("gc_states");
 pub const GC_LINKS: Table = Table::new("gc_links");
 /// Pointers that were dropped because their owner deleted the identity: name, zero byte, binary key hash.
 pub const RETIRED_POINTERS: Table = Table::new("retired_pointers");
-/// Blocks whose bytes are kept elsewhere, by partition and CID; the rows of the last three tables are described in
+/// Blocks whose bytes are kept elsewhere, by partition and CID; the rows of the last four tables are described in
 /// `store::split`.
 pub const BLOCK_INDEX: Table = Table::new("block_index");
 /// What each partition holds, in shards.
 pub const BLOCK_COUNTS: Table = Table::new("block_counts");
 /// Blocks in open transactions.
 pub const BLOCK_TRANSACTIONS: Table = Table::new("block_transactions");
+/// Blocks whose row in the index is of one that is not stored, by partition and CID.
+pub const BLOCK_RESTLESS: Table = Table::new("block_restless");

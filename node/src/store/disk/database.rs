@@ -1,4 +1,4 @@
-//! The redb database: short transactions, and reopening after a failure.
+//! The redb database and its log: short transactions, and reopening after a failure.
 
 use std::{
     fmt, io,
@@ -10,13 +10,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use redb::{
-    Builder, Database, ReadTransaction, ReadableDatabase, StorageBackend, WriteTransaction,
+    Builder, Database, Durability, ReadTransaction, ReadableDatabase, StorageBackend,
+    WriteTransaction,
 };
 
 use super::{
     fault::{database_fault, io_fault},
+    layout::{META, damaged, seal_key},
+    log::{Changes, Log, Seal, apply},
     medium::Disk,
     overlay::Overlay,
 };
@@ -32,11 +35,12 @@ const ATTEMPT_PAUSE: u32 = 10;
 /// redb refuses all work after the first failed file operation, also after a disk that was full for a moment.
 /// This cell then opens the file again, at its last commit. When that fails too, because the file cannot be written
 /// (opening repairs it), it is opened with an [`Overlay`] in memory, so that reads go on; each write then tries to
-/// open the file itself first. Only a failed flush is final: the kernel may have
+/// open the file itself first. Opening applies the log. Only a failed flush is final: the kernel may have
 /// dropped pages that later commits would build on (Spec: 40 §11.2 rule 6), so writes stop for good.
 pub(super) struct DatabaseCell {
     disk: Arc<dyn Disk>,
     path: PathBuf,
+    log_path: PathBuf,
     cache_bytes: usize,
     flush_failed: Arc<AtomicBool>,
     state: RwLock<State>,
@@ -58,33 +62,43 @@ struct Attempt {
 }
 
 enum Opening {
-    Open(Database),
+    Open(Live),
     /// Open on top of an overlay: good for reads only.
-    ReadOnly(Database),
+    ReadOnly(Live),
     /// The last attempt to open it failed.
     Failed,
     Closed,
 }
 
+/// An open database and its log.
+struct Live {
+    database: Database,
+    log: Mutex<Log>,
+    /// redb had to verify all pages: until the next settling commit it would have to again.
+    was_verified: AtomicBool,
+}
+
 /// How a write transaction is made durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flush {
-    /// One flush; after a crash the next start verifies the pages of the database.
-    Once,
-    /// Two flushes and a snapshot of redb's allocator, so that the next start need not read them.
+    /// By the log, with one flush, as long as there is room in it.
+    Log,
+    /// In the database itself, with everything before: two flushes and a snapshot of redb's allocator.
     Settle,
 }
 
 impl DatabaseCell {
-    /// Opens the database, which is created if the file is absent.
+    /// Opens the database and its log, which are created if the files are absent.
     pub(super) fn open(
         disk: Arc<dyn Disk>,
         path: PathBuf,
+        log_path: PathBuf,
         cache_bytes: usize,
     ) -> Result<Self, StoreError> {
         let cell = Self {
             disk,
             path,
+            log_path,
             cache_bytes,
             flush_failed: Arc::default(),
             state: RwLock::new(State {
@@ -97,23 +111,30 @@ impl DatabaseCell {
         Ok(cell)
     }
 
-    fn open_file(&self, for_what: Use) -> Result<Database, StoreError> {
+    fn open_files(&self, for_what: Use) -> Result<Live, StoreError> {
         let file = self.disk.database(&self.path);
         let file = file.map_err(|error| io_fault("open", &self.path, error))?;
         match for_what {
-            Use::Write => self.open_on(Backend {
-                file,
-                flush_failed: self.flush_failed.clone(),
-            }),
+            Use::Write => self.open_on(self.watched(file)),
             Use::Read => self.open_on(Overlay::new(file)),
         }
     }
 
-    fn open_on(&self, backend: impl StorageBackend) -> Result<Database, StoreError> {
+    /// Watches a file for failed flushes.
+    fn watched(&self, file: Box<dyn StorageBackend>) -> Backend {
+        Backend {
+            file,
+            flush_failed: self.flush_failed.clone(),
+        }
+    }
+
+    fn open_on(&self, backend: impl StorageBackend) -> Result<Live, StoreError> {
         let mut builder = Builder::new();
         builder.set_cache_size(self.cache_bytes);
-        let told = AtomicU8::new(0);
+        let was_verified = Arc::<AtomicBool>::default();
+        let (told, verified) = (AtomicU8::new(0), was_verified.clone());
         builder.set_repair_callback(move |session| {
+            verified.store(true, Ordering::Relaxed);
             // A large database takes seconds: whoever waits should see why.
             #[expect(
                 clippy::cast_possible_truncation,
@@ -122,13 +143,35 @@ impl DatabaseCell {
             )]
             let tenths = (session.progress().clamp(0.0, 1.0) * 10.0) as u8;
             if told.swap(tenths, Ordering::Relaxed) != tenths {
-                tracing::info!(
-                    percent = tenths * 10,
-                    "verifying the database: the node did not stop cleanly"
-                );
+                tracing::info!(percent = tenths * 10, "verifying the database");
             }
         });
-        builder.create_with_backend(backend).map_err(database_fault)
+        let database = builder
+            .create_with_backend(backend)
+            .map_err(database_fault)?;
+        let log = self.apply_log(&database)?;
+        Ok(Live {
+            database,
+            log: Mutex::new(log),
+            was_verified: AtomicBool::new(was_verified.load(Ordering::Relaxed)),
+        })
+    }
+
+    /// Brings the database to the last commit in its log. Nothing is flushed: the log stays what it is.
+    fn apply_log(&self, database: &Database) -> Result<Log, StoreError> {
+        let file = self.disk.database(&self.log_path);
+        let file = file.map_err(|error| io_fault("open", &self.log_path, error))?;
+        let seal = read_seal(database)?;
+        let transaction = database.begin_write().map_err(database_fault)?;
+        let log = Log::open(Box::new(self.watched(file)), seal, |record| {
+            apply(&transaction, record)
+        })?;
+        if log.is_empty() {
+            transaction.abort().map_err(database_fault)?;
+        } else {
+            commit_unflushed(transaction)?;
+        }
+        Ok(log)
     }
 
     /// Runs `work` on a snapshot of the committed state.
@@ -136,34 +179,56 @@ impl DatabaseCell {
         &self,
         work: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.with(Use::Read, |database| {
-            work(&database.begin_read().map_err(database_fault)?)
+        self.with(Use::Read, |live| {
+            work(&live.database.begin_read().map_err(database_fault)?)
         })
     }
 
     /// Returns a snapshot of the committed state. Pages that it needs are kept as long as it lives, so the file
     /// grows with what is written meanwhile.
     pub(super) fn snapshot(&self) -> Result<ReadTransaction, StoreError> {
-        self.with(Use::Read, |database| {
-            database.begin_read().map_err(database_fault)
+        self.with(Use::Read, |live| {
+            live.database.begin_read().map_err(database_fault)
         })
     }
 
-    /// Runs `work` in a write transaction and commits it; any error leaves the committed state as it was,
-    /// unless the commit itself failed, which leaves it undecided.
+    /// Runs `work` in a write transaction and commits it; it notes every row it changes. Any error leaves the
+    /// committed state as it was, unless the commit itself failed, which leaves it undecided.
     pub(super) fn write<T>(
         &self,
         flush: Flush,
-        work: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>,
+        work: impl FnOnce(&WriteTransaction, &mut Changes) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.check_writable()?;
-        self.with(Use::Write, |database| {
-            let mut transaction = database.begin_write().map_err(database_fault)?;
-            transaction.set_quick_repair(flush == Flush::Settle);
-            let value = work(&transaction)?;
+        self.with(Use::Write, |live| {
+            let mut transaction = live.database.begin_write().map_err(database_fault)?;
+            let mut changes = Changes::default();
+            let value = work(&transaction, &mut changes)?;
+            let mut log = live.log.lock();
+            if flush == Flush::Log && log.has_room(&changes) {
+                // In this order: what readers see is durable.
+                log.append(&changes)?;
+                commit_unflushed(transaction)?;
+                return Ok(value);
+            }
+            let seal = Seal::random();
+            write_seal(&transaction, seal)?;
+            transaction.set_quick_repair(true);
             transaction.commit().map_err(database_fault)?;
+            log.restart(seal);
+            live.was_verified.store(false, Ordering::Relaxed);
             Ok(value)
         })
+    }
+
+    /// Returns true when the database holds everything itself and opens quickly.
+    pub(super) fn is_settled(&self) -> bool {
+        match &self.state.read().database {
+            Opening::Open(live) => {
+                live.log.lock().is_empty() && !live.was_verified.load(Ordering::Relaxed)
+            }
+            _ => false,
+        }
     }
 
     /// Refuses everything after a flush has failed.
@@ -177,7 +242,7 @@ impl DatabaseCell {
     fn with<T>(
         &self,
         for_what: Use,
-        work: impl FnOnce(&Database) -> Result<T, StoreError>,
+        work: impl FnOnce(&Live) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut state = self.state.read();
         if state.must_open(for_what) {
@@ -188,9 +253,7 @@ impl DatabaseCell {
         }
         let openings = state.openings;
         let result = match (&state.database, for_what) {
-            (Opening::Open(database), _) | (Opening::ReadOnly(database), Use::Read) => {
-                work(database)
-            }
+            (Opening::Open(live), _) | (Opening::ReadOnly(live), Use::Read) => work(live),
             (Opening::ReadOnly(_) | Opening::Failed, _) => {
                 Err(database_fault(redb::Error::PreviousIo))
             }
@@ -225,7 +288,7 @@ impl DatabaseCell {
         };
         let mut state = self.state.write();
         if matches!(state.database, Opening::Failed) {
-            match self.open_file(Use::Read) {
+            match self.open_files(Use::Read) {
                 Ok(database) => {
                     tracing::error!(%error, "the database can only be read until its disk takes writes again");
                     state.openings += 1;
@@ -254,7 +317,7 @@ impl DatabaseCell {
             tracing::warn!(path = %self.path.display(), "reopening the database after a failure");
         }
         state.database = Opening::Failed;
-        let database = self.open_file(Use::Write)?;
+        let database = self.open_files(Use::Write)?;
         state.openings += 1;
         state.database = Opening::Open(database);
         state.attempt = None;
@@ -265,6 +328,36 @@ impl DatabaseCell {
     pub(super) fn close(&self) {
         self.state.write().database = Opening::Closed;
     }
+}
+
+/// Makes a transaction visible whose changes the log keeps.
+fn commit_unflushed(mut transaction: WriteTransaction) -> Result<(), StoreError> {
+    transaction
+        .set_durability(Durability::None)
+        .map_err(|error| StoreError::Database(Arc::new(error)))?;
+    transaction.commit().map_err(database_fault)
+}
+
+/// Returns the seal of the log; a database without one has settled everything.
+fn read_seal(database: &Database) -> Result<Seal, StoreError> {
+    let transaction = database.begin_read().map_err(database_fault)?;
+    let meta = match transaction.open_table(META) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Seal::default()),
+        meta => meta.map_err(database_fault)?,
+    };
+    let row = meta.get(seal_key().as_slice()).map_err(database_fault)?;
+    let Some(row) = row else {
+        return Ok(Seal::default());
+    };
+    let seal = row.value().try_into().map_err(|_| damaged("seal"))?;
+    Ok(Seal(seal))
+}
+
+fn write_seal(transaction: &WriteTransaction, seal: Seal) -> Result<(), StoreError> {
+    let mut meta = transaction.open_table(META).map_err(database_fault)?;
+    meta.insert(seal_key().as_slice(), seal.0.as_slice())
+        .map_err(database_fault)?;
+    Ok(())
 }
 
 impl State {
@@ -292,7 +385,7 @@ impl fmt::Debug for DatabaseCell {
     }
 }
 
-/// Watches the file of the database for failed flushes.
+/// Watches a file for failed flushes.
 #[derive(Debug)]
 struct Backend {
     file: Box<dyn StorageBackend>,

@@ -1,6 +1,6 @@
 //! What one group commit does to the tables: many operations, one database transaction.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use champ::{Block, Cid};
 use redb::{ReadableTable, Table as Rows, WriteTransaction};
@@ -14,6 +14,8 @@ use super::{
         meta_key, partition_count_key, partition_key, quarantine_key, run_of, sequence_key,
         transaction_key, transaction_prefix, transactions_prefix,
     },
+    log::{Changes, Target},
+    protected::Protected,
     upkeep::{Holds, count},
 };
 use crate::store::{
@@ -96,6 +98,9 @@ pub(super) struct Group<'t> {
     holds: &'t Holds,
     /// Rows of partitions that the group has touched, written once at its end.
     partitions: BTreeMap<Partition, PartitionRow>,
+    /// Everything that was changed, for the log.
+    changes: &'t mut Changes,
+    protected: &'t mut Protected,
 }
 
 impl<'t> Group<'t> {
@@ -103,6 +108,8 @@ impl<'t> Group<'t> {
         transaction: &'t WriteTransaction,
         files: &'t BlockFiles,
         holds: &'t Holds,
+        changes: &'t mut Changes,
+        protected: &'t mut Protected,
     ) -> Result<Self, StoreError> {
         Ok(Self {
             meta: transaction.open_table(META).map_err(database_fault)?,
@@ -111,6 +118,8 @@ impl<'t> Group<'t> {
             files,
             holds,
             partitions: BTreeMap::new(),
+            changes,
+            protected,
         })
     }
 
@@ -127,14 +136,15 @@ impl<'t> Group<'t> {
                 if let Some(partition) = self.partition(name)? {
                     let prefix = transaction_prefix(partition.number, id);
                     // The id is length-prefixed in the key, so no longer id shares the prefix.
-                    self.remove_transactions(&prefix, |_| true)?;
+                    self.remove_transactions(partition.number, &prefix, |_| true)?;
                 }
                 Ok(Answer::Done)
             }
             Operation::Expire(name, before) => {
                 if let Some(partition) = self.partition(name)? {
                     let prefix = transactions_prefix(partition.number);
-                    self.remove_transactions(&prefix, |row| row.at_seconds < *before)?;
+                    let is_over = |row: &TransactionRow| row.at_seconds < *before;
+                    self.remove_transactions(partition.number, &prefix, is_over)?;
                 }
                 Ok(Answer::Done)
             }
@@ -158,7 +168,7 @@ impl<'t> Group<'t> {
             return Ok(Answer::Stale);
         }
         if let Place::Inline(location) = row.place {
-            self.inline.remove(location).map_err(database_fault)?;
+            self.remove_inline(location)?;
         }
         self.set(&quarantine_key(number, &cid), &row.encode())?;
         Ok(Answer::Done)
@@ -175,12 +185,9 @@ impl<'t> Group<'t> {
 
     /// Drops the notes of files that have been removed.
     pub(super) fn forget(&mut self, removed: &[BlockFile]) -> Result<(), StoreError> {
-        for file in removed {
-            self.meta
-                .remove(file.unlink_key().as_slice())
-                .map_err(database_fault)?;
-        }
-        Ok(())
+        removed
+            .iter()
+            .try_for_each(|file| self.unset(&file.unlink_key()))
     }
 
     /// Writes what the group has gathered.
@@ -281,13 +288,16 @@ impl<'t> Group<'t> {
                 size_bytes,
                 generation,
             };
+            let row = row.encode();
             self.index
-                .insert(key.as_slice(), row.encode().as_slice())
+                .insert(key.as_slice(), row.as_slice())
                 .map_err(database_fault)?;
+            self.changes.set(Target::Index, &key, &row);
             cids.push(cid_bytes);
         }
         if let Some((id, at_seconds)) = &put.transaction {
             let key = transaction_key(number, id, generation.0);
+            self.protected.add(number, &cids);
             let row = TransactionRow {
                 at_seconds: *at_seconds,
                 cids,
@@ -313,6 +323,8 @@ impl<'t> Group<'t> {
         self.inline
             .insert(location, &block.bytes()[..])
             .map_err(database_fault)?;
+        let key = location.to_be_bytes();
+        self.changes.set(Target::Inline, &key, block.bytes());
         Ok(Place::Inline(location))
     }
 
@@ -331,18 +343,19 @@ impl<'t> Group<'t> {
             deleted.kept = candidates.len() as u64;
             return Ok(Answer::Deleted(deleted, files));
         }
-        let protected = self.protected(number)?;
+        self.protected.load(number, &self.meta)?;
         for (cid, generation) in candidates {
             let cid_bytes = cid.to_bytes();
             let key = index_key(number, &cid_bytes);
             let Some(row) = self.index_row(&key)? else {
                 continue;
             };
-            if row.generation != *generation || protected.contains(&cid_bytes) {
+            if row.generation != *generation || self.protected.contains(&cid_bytes) {
                 deleted.kept += 1;
                 continue;
             }
             self.index.remove(key.as_slice()).map_err(database_fault)?;
+            self.changes.unset(Target::Index, &key);
             self.unset(&quarantine_key(number, &cid_bytes))?;
             files.extend(self.retire(cid, number, row.place)?);
             deleted.removed.blocks += 1;
@@ -363,7 +376,7 @@ impl<'t> Group<'t> {
     ) -> Result<Option<BlockFile>, StoreError> {
         match place {
             Place::Inline(location) => {
-                self.inline.remove(location).map_err(database_fault)?;
+                self.remove_inline(location)?;
                 Ok(None)
             }
             Place::File(sequence) => {
@@ -379,25 +392,9 @@ impl<'t> Group<'t> {
         }
     }
 
-    fn protected(&self, partition: PartitionNumber) -> Result<BTreeSet<Vec<u8>>, StoreError> {
-        let mut cids = BTreeSet::new();
-        let prefix = transactions_prefix(partition);
-        for row in self
-            .meta
-            .range(prefix.as_slice()..)
-            .map_err(database_fault)?
-        {
-            let (key, row) = row.map_err(database_fault)?;
-            if !key.value().starts_with(&prefix) {
-                break;
-            }
-            cids.extend(TransactionRow::decode(row.value())?.cids);
-        }
-        Ok(cids)
-    }
-
     fn remove_transactions(
         &mut self,
+        number: PartitionNumber,
         prefix: &[u8],
         ended: impl Fn(&TransactionRow) -> bool,
     ) -> Result<(), StoreError> {
@@ -407,7 +404,9 @@ impl<'t> Group<'t> {
             if !key.value().starts_with(prefix) {
                 break;
             }
-            if ended(&TransactionRow::decode(row.value())?) {
+            let row = TransactionRow::decode(row.value())?;
+            if ended(&row) {
+                self.protected.remove(number, &row.cids);
                 keys.push(key.value().to_vec());
             }
         }
@@ -454,11 +453,21 @@ impl<'t> Group<'t> {
 
     fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         self.meta.insert(key, value).map_err(database_fault)?;
+        self.changes.set(Target::Meta, key, value);
         Ok(())
     }
 
     fn unset(&mut self, key: &[u8]) -> Result<(), StoreError> {
-        self.meta.remove(key).map_err(database_fault)?;
+        let was_there = self.meta.remove(key).map_err(database_fault)?.is_some();
+        if was_there {
+            self.changes.unset(Target::Meta, key);
+        }
+        Ok(())
+    }
+
+    fn remove_inline(&mut self, location: u64) -> Result<(), StoreError> {
+        self.inline.remove(location).map_err(database_fault)?;
+        self.changes.unset(Target::Inline, &location.to_be_bytes());
         Ok(())
     }
 }

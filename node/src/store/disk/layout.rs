@@ -1,4 +1,4 @@
-//! Names and rows of the data folder, format 1; the tables are in `docs/storage-format.md`.
+//! Names and rows of the data folder, format 2; the tables are in `docs/storage-format.md`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,9 @@ use crate::store::{BlockCounts, Generation, Partition, StoreError, Table, Transa
 /// Content of the `format` file.
 pub(super) const FORMAT_PREFIX: &str = "kastro store ";
 /// The format this module writes, and the newest it reads.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
+/// The oldest format it reads: the same without a log.
+pub(super) const OLDEST_FORMAT: u32 = 1;
 
 /// Metadata and rows of the engine.
 pub(super) const META: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("meta");
@@ -52,6 +54,11 @@ fn engine_key(parts: &[&[u8]]) -> Vec<u8> {
 /// Key of the sequence row.
 pub(super) fn sequence_key() -> Vec<u8> {
     engine_key(&[b"s"])
+}
+
+/// Key of the seal of the log.
+pub(super) fn seal_key() -> Vec<u8> {
+    engine_key(&[b"l"])
 }
 
 /// Key of the number of partitions.

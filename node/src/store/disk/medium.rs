@@ -68,7 +68,7 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
     /// Asks for the space of the file system that holds `path`.
     fn space(&self, path: &Path) -> io::Result<Space>;
-    /// Opens the database file, made empty if it does not exist.
+    /// Opens the file of the database or of its log, made empty if it does not exist.
     fn database(&self, path: &Path) -> io::Result<Box<dyn StorageBackend>>;
     /// Takes the lock of a data folder without waiting and leaves our process id in the file.
     fn lock(&self, path: &Path) -> io::Result<Locked>;
@@ -151,7 +151,12 @@ impl Disk for SystemDisk {
             .create(true)
             .truncate(false)
             .mode(0o600);
-        Ok(Box::new(DatabaseFile(options.open(path)?)))
+        let file = match options.open(path) {
+            // A file system that turned read only: good for reads.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(path)?,
+            file => file?,
+        };
+        Ok(Box::new(DatabaseFile(file)))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Locked> {
@@ -200,7 +205,7 @@ impl Disk for SystemDisk {
     }
 }
 
-/// The database file. The lock of the data folder makes locks of its own needless.
+/// The file of the database or of its log. The lock of the data folder makes locks of its own needless.
 #[derive(Debug)]
 struct DatabaseFile(File);
 

@@ -12,9 +12,11 @@ mod fault;
 mod files;
 mod group;
 mod layout;
+mod log;
 mod medium;
 mod open;
 mod overlay;
+mod protected;
 mod upkeep;
 mod writer;
 
@@ -40,6 +42,8 @@ use super::{
     StoreError, Table, TransactionId, Upkeep, block::check_put,
 };
 
+/// Name of the log in the data folder.
+const LOG_NAME: &str = "meta.log";
 /// Bytes of values after which a scan stops early.
 const MAX_SCAN_BYTES: usize = 8 << 20;
 

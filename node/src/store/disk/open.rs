@@ -1,4 +1,4 @@
-//! Start-up: lock, format, database, and what a crash left behind.
+//! Start-up: lock, format, database and log, and what a crash left behind.
 
 use std::{
     io,
@@ -9,12 +9,13 @@ use std::{
 use redb::ReadTransaction;
 
 use super::{
+    LOG_NAME,
     database::{DatabaseCell, Flush},
     fault::{database_fault, io_fault},
     files::BlockFiles,
     layout::{
-        BlockFile, FORMAT, FORMAT_PREFIX, INDEX, INLINE, IndexRow, META, Place, SequenceRow,
-        index_key, sequence_key, unlink_prefix,
+        BlockFile, FORMAT, FORMAT_PREFIX, INDEX, INLINE, IndexRow, META, OLDEST_FORMAT, Place,
+        SequenceRow, index_key, sequence_key, unlink_prefix,
     },
     medium::{Disk, LockGuard, Locked},
 };
@@ -42,15 +43,28 @@ pub(super) fn open(
     let made = disk.create_folder(folder);
     made.map_err(|error| io_fault("create", folder, error))?;
     let lock = lock(disk.as_ref(), &paths)?;
-    let is_new = !is_formatted(disk.as_ref(), &paths)?;
-    if is_new {
-        clear_torn_creation(disk.as_ref(), &paths)?;
-    } else if !exists(disk.as_ref(), &paths.folder, "meta.redb")? {
-        return Err(bad_folder(folder, "its database meta.redb is missing"));
+    let format = read_format(disk.as_ref(), &paths)?;
+    match format {
+        None => clear_torn_creation(disk.as_ref(), &paths)?,
+        Some(format) => {
+            if !exists(disk.as_ref(), &paths.folder, "meta.redb")? {
+                return Err(bad_folder(folder, "its database meta.redb is missing"));
+            }
+            if format == FORMAT && !exists(disk.as_ref(), &paths.folder, LOG_NAME)? {
+                return Err(bad_folder(folder, "its log meta.log is missing"));
+            }
+        }
     }
-    let database = DatabaseCell::open(disk.clone(), paths.database.clone(), cache_bytes)?;
-    if is_new {
-        create(disk.as_ref(), &database, &paths)?;
+    let database = DatabaseCell::open(
+        disk.clone(),
+        paths.database.clone(),
+        paths.log.clone(),
+        cache_bytes,
+    )?;
+    match format {
+        None => create(disk.as_ref(), &database, &paths)?,
+        Some(FORMAT) => {}
+        Some(_) => add_log(disk.as_ref(), &database, &paths)?,
     }
     let sequence = database.read(read_sequence)?;
     let files = BlockFiles::new(disk.clone(), paths.blocks, sequence.reserved);
@@ -70,6 +84,7 @@ struct Paths {
     format: PathBuf,
     format_draft: PathBuf,
     database: PathBuf,
+    log: PathBuf,
     blocks: PathBuf,
 }
 
@@ -81,6 +96,7 @@ impl Paths {
             format: folder.join("format"),
             format_draft: folder.join("format.new"),
             database: folder.join("meta.redb"),
+            log: folder.join(LOG_NAME),
             blocks: folder.join("blocks"),
         }
     }
@@ -97,11 +113,11 @@ fn lock(disk: &dyn Disk, paths: &Paths) -> Result<LockGuard, StoreError> {
     }
 }
 
-/// Reads the `format` file; false when there is none.
-fn is_formatted(disk: &dyn Disk, paths: &Paths) -> Result<bool, StoreError> {
+/// Reads the `format` file, if there is one.
+fn read_format(disk: &dyn Disk, paths: &Paths) -> Result<Option<u32>, StoreError> {
     let text = match disk.read(&paths.format, MAX_FORMAT_BYTES) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_fault("read", &paths.format, error)),
     };
     let text = std::str::from_utf8(&text).unwrap_or_default();
@@ -116,10 +132,10 @@ fn is_formatted(disk: &dyn Disk, paths: &Paths) -> Result<bool, StoreError> {
         });
     }
     // There has never been an older one.
-    if found < FORMAT {
+    if found < OLDEST_FORMAT {
         return Err(bad_folder(&paths.folder, "its format file is damaged"));
     }
-    Ok(true)
+    Ok(Some(found))
 }
 
 /// Removes what a creation that was cut short left; refuses when there are blocks.
@@ -135,7 +151,7 @@ fn clear_torn_creation(disk: &dyn Disk, paths: &Paths) -> Result<(), StoreError>
             "it holds blocks but no format file",
         ));
     }
-    for path in [&paths.database, &paths.format_draft] {
+    for path in [&paths.database, &paths.log, &paths.format_draft] {
         match disk.remove(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(io_fault("remove", path, error));
@@ -148,7 +164,7 @@ fn clear_torn_creation(disk: &dyn Disk, paths: &Paths) -> Result<(), StoreError>
 
 /// Makes the tables and folders; the `format` file comes last and says that all is there.
 fn create(disk: &dyn Disk, database: &DatabaseCell, paths: &Paths) -> Result<(), StoreError> {
-    database.write(Flush::Settle, |transaction| {
+    database.write(Flush::Settle, |transaction, _| {
         let mut meta = transaction.open_table(META).map_err(database_fault)?;
         let start = SequenceRow {
             reserved: 0,
@@ -163,18 +179,36 @@ fn create(disk: &dyn Disk, database: &DatabaseCell, paths: &Paths) -> Result<(),
     })?;
     let made = disk.create_folder(&paths.blocks);
     made.map_err(|error| io_fault("create", &paths.blocks, error))?;
-    let text = format!("{FORMAT_PREFIX}{FORMAT}\n");
-    let written = disk.write_new(&paths.format_draft, text.as_bytes());
-    written.map_err(|error| io_fault("write", &paths.format_draft, error))?;
-    // The names of the database and the blocks folder must not be younger than the format file's.
-    sync(disk, &paths.folder)?;
-    let renamed = disk.rename(&paths.format_draft, &paths.format);
-    renamed.map_err(|error| io_fault("rename", &paths.format, error))?;
-    sync(disk, &paths.folder)?;
+    write_format(disk, paths)?;
     match paths.folder.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => sync(disk, parent),
         _ => Ok(()),
     }
+}
+
+/// From format 1 to 2: the database is settled under the first seal, and the name of the log flushed, before
+/// `format` says that a log has to be looked at.
+fn add_log(disk: &dyn Disk, database: &DatabaseCell, paths: &Paths) -> Result<(), StoreError> {
+    database.write(Flush::Settle, |_, _| Ok(()))?;
+    match disk.remove(&paths.format_draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(io_fault("remove", &paths.format_draft, error));
+        }
+        _ => {}
+    }
+    write_format(disk, paths)
+}
+
+/// Writes the `format` file, which says that everything else is there.
+fn write_format(disk: &dyn Disk, paths: &Paths) -> Result<(), StoreError> {
+    let text = format!("{FORMAT_PREFIX}{FORMAT}\n");
+    let written = disk.write_new(&paths.format_draft, text.as_bytes());
+    written.map_err(|error| io_fault("write", &paths.format_draft, error))?;
+    // The names of the database, the log and the blocks folder must not be younger than the format file's.
+    sync(disk, &paths.folder)?;
+    let renamed = disk.rename(&paths.format_draft, &paths.format);
+    renamed.map_err(|error| io_fault("rename", &paths.format, error))?;
+    sync(disk, &paths.folder)
 }
 
 fn sync(disk: &dyn Disk, folder: &Path) -> Result<(), StoreError> {

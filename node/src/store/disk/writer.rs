@@ -19,6 +19,7 @@ use super::{
     files::BlockFiles,
     group::{Answer, Group, Operation},
     layout::BlockFile,
+    protected::Protected,
     upkeep::Holds,
 };
 use crate::store::StoreError;
@@ -27,8 +28,8 @@ use crate::store::StoreError;
 const MAX_GROUP_JOBS: usize = 512;
 /// Most bytes that one group writes into the database, unless a single operation is larger.
 const MAX_GROUP_BYTES: usize = 8 << 20;
-/// After this long without work the database is settled, so that even a killed process starts quickly.
-const QUIET: Duration = Duration::from_millis(500);
+/// After this long without work the database is settled, which empties the log.
+const QUIET: Duration = Duration::from_secs(2);
 /// Places in the queue; the budget of the engine keeps it from filling up.
 pub(super) const QUEUE_JOBS: usize = 1024;
 
@@ -81,6 +82,7 @@ impl Writer {
             files,
             holds,
             removed,
+            protected: Protected::default(),
         };
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
@@ -131,6 +133,7 @@ struct Worker {
     files: Arc<BlockFiles>,
     holds: Arc<Holds>,
     removed: Vec<BlockFile>,
+    protected: Protected,
 }
 
 impl Worker {
@@ -194,7 +197,7 @@ impl Worker {
             }
             return;
         }
-        match self.transact(&jobs, Flush::Once) {
+        match self.transact(&jobs, Flush::Log) {
             Ok(answers) => {
                 for (job, answer) in jobs.into_iter().zip(answers) {
                     job.finish(Ok(answer));
@@ -232,21 +235,35 @@ impl Worker {
     }
 
     fn transact(&mut self, jobs: &[Job], flush: Flush) -> Result<Vec<Answer>, StoreError> {
-        let answers = self.database.write(flush, |transaction| {
-            let mut group = Group::open(transaction, &self.files, &self.holds)?;
-            group.forget(&self.removed)?;
+        let (files, holds) = (&self.files, &self.holds);
+        let (removed, protected) = (&self.removed, &mut self.protected);
+        let answers = self.database.write(flush, |transaction, changes| {
+            let mut group = Group::open(transaction, files, holds, changes, protected)?;
+            group.forget(removed)?;
             let operations = jobs.iter().map(|job| group.apply(&job.operation));
             let answers = operations.collect::<Result<_, _>>()?;
             group.finish()?;
             Ok(answers)
-        })?;
-        self.removed.clear();
-        Ok(answers)
+        });
+        match answers {
+            Ok(answers) => {
+                self.removed.clear();
+                self.protected.trim();
+                Ok(answers)
+            }
+            Err(error) => {
+                self.protected.forget();
+                Err(error)
+            }
+        }
     }
 
     fn settle(&mut self) {
+        if self.removed.is_empty() && self.database.is_settled() {
+            return;
+        }
         if let Err(error) = self.transact(&[], Flush::Settle) {
-            tracing::warn!(%error, "cannot settle the database; the next start takes longer");
+            tracing::warn!(%error, "cannot settle the database; the log keeps what is not in it");
         }
     }
 }

@@ -26,6 +26,8 @@ use crate::{
 
 /// Rows removed in one batch.
 const REMOVAL_ROWS: usize = 1_000;
+/// Time between two passes over the whole index of a partition.
+const PASS_PERIOD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The index, and the time it goes by.
 pub(super) struct Index {
@@ -114,8 +116,13 @@ impl Index {
                 change.old.as_ref().map(Row::encode),
             );
             batch = match &change.new {
-                Some(row) => batch.put(tables::BLOCK_INDEX, key, row.encode()),
-                None => batch.remove(tables::BLOCK_INDEX, key),
+                Some(row) => batch.put(tables::BLOCK_INDEX, key.clone(), row.encode()),
+                None => batch.remove(tables::BLOCK_INDEX, key.clone()),
+            };
+            batch = match (is_restless(&change.old), is_restless(&change.new)) {
+                (false, true) => batch.put(tables::BLOCK_RESTLESS, key, Bytes::new()),
+                (true, false) => batch.remove(tables::BLOCK_RESTLESS, key),
+                _ => batch,
             };
         }
         if let Some(transaction) = transaction {
@@ -207,6 +214,64 @@ impl Index {
         rows.iter()
             .map(|(key, row)| Ok((index_cid(partition, key)?, Row::decode(row)?)))
             .collect()
+    }
+
+    /// Returns some of the rows of blocks that are not stored, and where to go on; their table is short.
+    pub(super) async fn restless(
+        &self,
+        partition: &Partition,
+        after: Option<&Bytes>,
+        limit: usize,
+    ) -> Result<(Vec<(Cid, Row)>, Option<Bytes>), StoreError> {
+        let prefix = partition_prefix(partition);
+        // Without a CID, the key is that of the last pass.
+        let after = after.map_or(prefix.as_slice(), AsRef::as_ref);
+        let scanned = self
+            .meta
+            .scan(tables::BLOCK_RESTLESS, &prefix, Some(after), limit)
+            .await?;
+        let cids = scanned
+            .iter()
+            .map(|(key, _)| index_cid(partition, key))
+            .collect::<Result<Vec<_>, _>>()?;
+        let rows = self.rows(partition, cids.iter()).await?;
+        let page = cids.into_iter().zip(rows);
+        let page = page.filter_map(|(cid, row)| row.map(|row| (cid, row)));
+        Ok((page.collect(), scanned.last().map(|(key, _)| key.clone())))
+    }
+
+    /// Returns true when the whole index of a partition has not been passed over for long, or ever: a version before
+    /// this one may have left rows that the short table does not name.
+    pub(super) async fn wants_pass(&self, partition: &Partition) -> Result<bool, StoreError> {
+        let key = partition_prefix(partition);
+        let row = self.meta.get(tables::BLOCK_RESTLESS, &key).await?;
+        let last = row.as_deref().and_then(|row| row.try_into().ok());
+        let last = last.map_or(0, u64::from_be_bytes);
+        Ok(is_past(self.seconds(), last, PASS_PERIOD))
+    }
+
+    /// Notes that the whole index of a partition has been passed over.
+    pub(super) async fn passed(&self, partition: &Partition) -> Result<(), StoreError> {
+        let now = self.seconds().to_be_bytes().to_vec();
+        let batch = Batch::new().put(tables::BLOCK_RESTLESS, partition_prefix(partition), now);
+        self.meta.commit(batch).await.map(drop)
+    }
+
+    /// Puts rows into the short table unless they have changed.
+    pub(super) async fn name_restless(
+        &self,
+        partition: &Partition,
+        rows: &[(Cid, Row)],
+    ) -> Result<(), StoreError> {
+        for (cid, row) in rows {
+            let key = index_key(partition, cid);
+            let batch = Batch::new()
+                .expect(tables::BLOCK_INDEX, key.clone(), Some(row.encode()))
+                .put(tables::BLOCK_RESTLESS, key, Bytes::new());
+            // Changed since: by somebody who keeps that table.
+            let _ = self.meta.commit(batch).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn counts(&self, partition: &Partition) -> Result<BlockCounts, StoreError> {
@@ -338,6 +403,10 @@ pub(super) fn distinct<T>(items: impl Iterator<Item = (Cid, T)>) -> Vec<(Cid, T)
 /// Returns true when `duration` has passed since `since`, or the clock went back.
 pub(super) fn is_past(now: u64, since: u64, duration: Duration) -> bool {
     now.saturating_sub(since) > duration.as_secs()
+}
+
+fn is_restless(row: &Option<Row>) -> bool {
+    row.as_ref().is_some_and(|row| !row.is_live())
 }
 
 fn live(row: Option<&Row>) -> Count {

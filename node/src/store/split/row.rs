@@ -4,6 +4,8 @@
 //! | --- | --- | --- |
 //! | `block_index` | partition, `00`, binary CID | state (u8), generation (u64), since (u64, seconds), size (u32), ids known (u8), access ids (CBOR list) |
 //! | `block_counts` | partition, `00`, shard (u8) | blocks (i64), bytes (i64): the sum over all shards counts |
+//! | `block_restless` | partition, `00`, binary CID | empty: the block's row in the index is of another state than stored |
+//! | `block_restless` | partition, `00` | time of the last pass over the whole index (u64, seconds) |
 //! | `block_transactions` | partition, `00`, transaction, `00`, time (u64, seconds), random (8 bytes) | length of CID (u8), binary CID, and so on |
 //!
 //! All integers are big endian.

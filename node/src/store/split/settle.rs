@@ -62,16 +62,32 @@ impl Inner {
     /// Brings the rows of one partition to rest.
     pub(super) async fn settle(&self, partition: &Partition) -> Result<(), StoreError> {
         let protected = self.index.protected(partition).await?;
-        let mut after: Option<Cid> = None;
+        if self.index.wants_pass(partition).await? {
+            let mut after: Option<Cid> = None;
+            loop {
+                let page = self
+                    .index
+                    .page(partition, after.as_ref(), PAGE_ROWS.min(MAX_DELETE_BLOCKS))
+                    .await?;
+                let Some((last, _)) = page.last() else {
+                    break;
+                };
+                after = Some(last.clone());
+                let restless: Vec<_> = page.into_iter().filter(|(_, row)| !row.is_live()).collect();
+                self.index.name_restless(partition, &restless).await?;
+            }
+            self.index.passed(partition).await?;
+        }
+        let mut after = None;
         loop {
-            let page = self
+            let (page, last) = self
                 .index
-                .page(partition, after.as_ref(), PAGE_ROWS.min(MAX_DELETE_BLOCKS))
+                .restless(partition, after.as_ref(), PAGE_ROWS.min(MAX_DELETE_BLOCKS))
                 .await?;
-            let Some((last, _)) = page.last() else {
+            if last.is_none() {
                 return Ok(());
-            };
-            after = Some(last.clone());
+            }
+            after = last;
             let now = self.index.seconds();
             let (mut again, mut forgotten, mut expected) = (Vec::new(), Vec::new(), Vec::new());
             for (cid, row) in page {
