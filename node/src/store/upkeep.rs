@@ -125,6 +125,19 @@ pub trait Upkeep: Send + Sync {
     /// Failures of the disk.
     async fn hold(&self) -> Result<Box<dyn Hold>, StoreError>;
 
+    /// Gives what is free inside of the database file back to the file system; returns the length of the file in bytes
+    /// before and after. Everything else waits meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] while a snapshot is read, and failures of the disk.
+    async fn compact(&self) -> Result<(u64, u64), StoreError>;
+
+    /// Verifies every page of the database. Everything else waits meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] when a page is damaged, and failures of the disk.
+    async fn verify_pages(&self) -> Result<(), StoreError>;
+
     /// Takes a consistent snapshot of all metadata and of the list of blocks.
     ///
     /// # Errors

@@ -215,23 +215,25 @@ async fn folders_that_cannot_be_right_are_refused() {
     let reason = |root: &Path| DiskStore::open(options(root)).unwrap_err();
 
     let format = root.path().join("format");
-    fs::write(&format, "kastro store 2\n").unwrap();
+    fs::write(&format, "kastro store 3\n").unwrap();
     let newer = StoreError::NewerFormat {
-        found: 2,
-        supported: 1,
+        found: 3,
+        supported: 2,
     };
     assert_eq!(reason(root.path()).to_string(), newer.to_string());
     fs::write(&format, "?").unwrap();
     assert!(matches!(reason(root.path()), StoreError::BadFolder { .. }));
     fs::remove_file(&format).unwrap();
     assert!(matches!(reason(root.path()), StoreError::BadFolder { .. }));
-    fs::write(&format, "kastro store 1\n").unwrap();
-    let database = root.path().join("meta.redb");
+    fs::write(&format, "kastro store 2\n").unwrap();
     let saved = root.path().join("saved");
-    fs::rename(&database, &saved).unwrap();
-    assert!(matches!(reason(root.path()), StoreError::BadFolder { .. }));
-    assert!(!database.exists());
-    fs::rename(&saved, &database).unwrap();
+    for name in ["meta.redb", "meta.log"] {
+        let file = root.path().join(name);
+        fs::rename(&file, &saved).unwrap();
+        assert!(matches!(reason(root.path()), StoreError::BadFolder { .. }));
+        assert!(!file.exists());
+        fs::rename(&saved, &file).unwrap();
+    }
     let store = open(root.path());
     assert_eq!(store.block_counts(&alice()).await.unwrap().blocks, 1);
 }

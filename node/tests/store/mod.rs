@@ -2,6 +2,7 @@
 
 pub(crate) mod contract;
 mod crash;
+mod damage;
 mod disk;
 mod kill;
 pub(crate) mod model_disk;

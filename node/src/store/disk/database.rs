@@ -317,11 +317,51 @@ impl DatabaseCell {
             tracing::warn!(path = %self.path.display(), "reopening the database after a failure");
         }
         state.database = Opening::Failed;
+        // The last record of the log may be in memory alone: nothing that was built on it may reach the disk.
+        self.check_writable()?;
         let database = self.open_files(Use::Write)?;
         state.openings += 1;
         state.database = Opening::Open(database);
         state.attempt = None;
         Ok(())
+    }
+
+    /// Runs `work` while nobody else uses the database; everything else waits. It is settled afterwards, and no
+    /// commit is only in the log.
+    pub(super) fn alone<T>(
+        &self,
+        work: impl FnOnce(&mut Database) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        // Also makes sure that it is open for writing.
+        self.write(Flush::Settle, |_, _| Ok(()))?;
+        let mut state = self.state.write();
+        let openings = state.openings;
+        let result = match &mut state.database {
+            Opening::Open(live) => {
+                live.was_verified.store(true, Ordering::Relaxed);
+                work(&mut live.database)
+            }
+            Opening::ReadOnly(_) | Opening::Failed => Err(database_fault(redb::Error::PreviousIo)),
+            Opening::Closed => Err(StoreError::Closed),
+        };
+        drop(state);
+        match result {
+            Ok(value) => {
+                self.write(Flush::Settle, |_, _| Ok(()))?;
+                Ok(value)
+            }
+            Err(error @ StoreError::Busy) => Err(error),
+            Err(error) => {
+                let _ = self.open_again(openings, Use::Read);
+                Err(error)
+            }
+        }
+    }
+
+    /// Returns the length of the file in bytes.
+    pub(super) fn file_bytes(&self) -> Result<u64, StoreError> {
+        let size = self.disk.size(&self.path);
+        size.map_err(|error| io_fault("measure", &self.path, error))
     }
 
     /// Closes the database once running transactions are done.

@@ -413,6 +413,28 @@ impl Engine {
         self.database.snapshot()
     }
 
+    /// Gives free pages of the database back to the file system; returns its length before and after. Blocking, and
+    /// everything else waits.
+    pub(super) fn compact(&self) -> Result<(u64, u64), StoreError> {
+        let before = self.database.file_bytes()?;
+        self.database.alone(|database| {
+            database.compact().map(drop).map_err(|error| match error {
+                redb::CompactionError::Storage(error) => database_fault(error),
+                // Somebody reads a snapshot.
+                _ => StoreError::Busy,
+            })
+        })?;
+        Ok((before, self.database.file_bytes()?))
+    }
+
+    /// Reads and verifies every page of the database. Blocking, and everything else waits.
+    pub(super) fn verify_pages(&self) -> Result<(), StoreError> {
+        self.database.alone(|database| {
+            let verified = database.check_integrity();
+            verified.map(drop).map_err(database_fault)
+        })
+    }
+
     /// Returns the row of a partition.
     pub(super) fn partition(&self, name: &Partition) -> Result<Option<PartitionRow>, StoreError> {
         self.read(|transaction| partition_row(transaction, name))

@@ -243,6 +243,16 @@ impl Upkeep for DiskStore {
         Ok(Box::new(hold))
     }
 
+    async fn compact(&self) -> Result<(u64, u64), StoreError> {
+        let engine = self.engine.clone();
+        blocking(move || engine.compact()).await
+    }
+
+    async fn verify_pages(&self) -> Result<(), StoreError> {
+        let engine = self.engine.clone();
+        blocking(move || engine.verify_pages()).await
+    }
+
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
         Ok(Box::new(DiskSnapshot(self.engine.snapshot()?)))
     }
