@@ -158,6 +158,8 @@ impl Node {
             metrics: Metrics::default(),
             probe: Probe::default(),
             peers: OnceLock::new(),
+            network: OnceLock::new(),
+            node_key: keys.node,
             tls: match config.tls.listen {
                 Some(_) => Some(Certificates::open(&config.tls)?),
                 None => None,
@@ -209,6 +211,11 @@ impl Node {
         &self.state
     }
 
+    #[cfg(test)]
+    pub(crate) fn hosts(&self) -> &Hosts {
+        &self.hosts
+    }
+
     /// Examines the node: store, workers, the last failure of this machine.
     pub async fn examine(&self) -> Health {
         health::examine(&self.state).await
@@ -255,6 +262,49 @@ impl Node {
         Response::from_parts(parts, p2p::full(whole(body).await))
     }
 
+    /// Begins to take part in the peer-to-peer network that the settings describe, if they ask for one. Done by
+    /// [`Self::serve`] too; once is enough.
+    ///
+    /// Nothing that goes wrong there stops the node: it is logged.
+    pub fn join(&self) {
+        let state = &self.state;
+        if !state.config.p2p.is_enabled || state.config.p2p.peers.is_some() {
+            return;
+        }
+        let Some(key) = &state.node_key else {
+            tracing::warn!(
+                "server_ids are set: without their key this node cannot prove them to others"
+            );
+            return;
+        };
+        let mut seed = key.seed();
+        let Ok(key) = libp2p::identity::Keypair::ed25519_from_bytes(seed.as_mut()) else {
+            // Any 32 bytes are a key.
+            return;
+        };
+        let network = state
+            .network
+            .get_or_init(|| p2p::start(state, &self.hosts, key));
+        // Set already when this is the second call.
+        let _ = state.peers.set(Arc::clone(network) as Arc<dyn p2p::Peers>);
+    }
+
+    /// Returns the addresses at which other nodes reach this one, each with its id; waits until it listens. None for
+    /// a node that has not joined a network.
+    pub async fn peer_addresses(&self) -> Vec<p2p::Multiaddr> {
+        match self.state.network.get() {
+            Some(network) => network.addresses().await,
+            None => Vec::new(),
+        }
+    }
+
+    /// Tells the node an address of another one, as the network would.
+    pub async fn know_peer(&self, peer: &PeerId, address: p2p::Multiaddr) {
+        if let Some(network) = self.state.network.get() {
+            network.know(peer, address).await;
+        }
+    }
+
     /// Returns the way to other nodes; `None` for a node that takes no part in a network.
     pub fn peers(&self) -> Option<&dyn p2p::Peers> {
         self.state.peers()
@@ -270,6 +320,7 @@ impl Node {
         shutdown: impl Future<Output = ()> + Send,
     ) -> io::Result<()> {
         start_scrub(&self.state);
+        self.join();
         serve(
             Arc::clone(&self.state),
             listener,

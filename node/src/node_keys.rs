@@ -32,6 +32,8 @@ const PUBLIC_BYTES: usize = 32;
 pub(crate) struct NodeKeys {
     /// The server ids.
     pub(crate) identity: NodeIdentity,
+    /// The key behind the current one; none when the ids were given.
+    pub(crate) node: Option<SecretSigningKey>,
     /// Owns the name table.
     pub(crate) table_owner: SecretSigningKey,
     /// Signs the name table.
@@ -51,28 +53,36 @@ impl NodeKeys {
         let Some(folder) = config.data.as_deref() else {
             // Nothing to keep them in: keys of this process.
             let key = || SecretSigningKey::generate(&mut OsRandom);
+            let node = config.server_ids.is_empty().then(key);
             let ids = NodeIdentity::from_ids(config.server_ids.clone());
+            let own = || node.as_ref().map(|key| NodeIdentity::of_key(&key.public()));
             return Ok(Self {
-                identity: ids.unwrap_or_else(|| NodeIdentity::of_key(&key().public())),
+                identity: ids
+                    .or_else(own)
+                    .unwrap_or_else(|| NodeIdentity::of_key(&key().public())),
+                node,
                 table_owner: key(),
                 table_writer: key(),
             });
         };
         let table_owner = key(folder, TABLE_OWNER_KEY, store, false).await?.0;
         let table_writer = key(folder, TABLE_WRITER_KEY, store, false).await?.0;
-        let identity = match NodeIdentity::from_ids(config.server_ids.clone()) {
-            Some(identity) => identity,
+        let (identity, node) = match NodeIdentity::from_ids(config.server_ids.clone()) {
+            Some(identity) => (identity, None),
             None => {
                 let (key, before) =
                     key(folder, NODE_KEY, store, config.allows_new_identity).await?;
                 let current = peer_id(&key.public());
                 let ids = before.iter().map(peer_id).chain([current]).collect();
                 // There is at least the current one.
-                NodeIdentity::from_ids(ids).unwrap_or_else(|| NodeIdentity::of_key(&key.public()))
+                let identity = NodeIdentity::from_ids(ids)
+                    .unwrap_or_else(|| NodeIdentity::of_key(&key.public()));
+                (identity, Some(key))
             }
         };
         Ok(Self {
             identity,
+            node,
             table_owner,
             table_writer,
         })
@@ -87,12 +97,16 @@ impl NodeKeys {
             let seed = shared_secret(store, folder, file).await?;
             Ok::<_, OpenError>(SecretSigningKey::from_seed(&seed))
         };
-        let identity = match NodeIdentity::from_ids(config.server_ids.clone()) {
-            Some(identity) => identity,
-            None => NodeIdentity::of_key(&key(NODE_KEY).await?.public()),
+        let (identity, node) = match NodeIdentity::from_ids(config.server_ids.clone()) {
+            Some(identity) => (identity, None),
+            None => {
+                let key = key(NODE_KEY).await?;
+                (NodeIdentity::of_key(&key.public()), Some(key))
+            }
         };
         Ok(Self {
             identity,
+            node,
             table_owner: key(TABLE_OWNER_KEY).await?,
             table_writer: key(TABLE_WRITER_KEY).await?,
         })

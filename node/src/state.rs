@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use pki::keys::{PublicSigningKey, Writer};
+use pki::keys::{PublicSigningKey, SecretSigningKey, Writer};
 
 use crate::{
     blocks::StoredBlocks,
@@ -18,7 +18,7 @@ use crate::{
     http::Admission,
     identity::NodeIdentity,
     metrics::Metrics,
-    p2p::Peers,
+    p2p::{Network, Peers},
     pointers,
     registrar::Registrar,
     second_factors::FactorKey,
@@ -59,6 +59,10 @@ pub(crate) struct State {
     pub(crate) probe: Probe,
     /// The way to other nodes, once there is one.
     pub(crate) peers: OnceLock<Arc<dyn Peers>>,
+    /// The network, when that is the way to them.
+    pub(crate) network: OnceLock<Arc<Network>>,
+    /// The key that proves the node's id to others; none when the ids were given.
+    pub(crate) node_key: Option<SecretSigningKey>,
     pub(crate) tls: Option<Certificates>,
 }
 

@@ -27,7 +27,8 @@ impl NodeProcess {
         let begin = Instant::now();
         let log = std::fs::File::create(data.with_extension("log")).expect("log file");
         let mut child = Command::new(kastro)
-            .args(["serve", "--json", "--listen", "127.0.0.1:0", "--data"])
+            .args(["serve", "--json", "--listen", "127.0.0.1:0"])
+            .args(["--set", "p2p.listen=/ip4/127.0.0.1/tcp/0", "--data"])
             .arg(data)
             .args(options)
             .env_clear()

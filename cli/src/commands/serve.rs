@@ -5,12 +5,14 @@ use std::{
     io::{self, IsTerminal},
     net::SocketAddr,
     path::Path,
+    time::Duration,
 };
 
 use node::{
     Config, Node, OpenError,
     identity::KeyFileError,
     operator::listener::{Door, DoorError},
+    p2p::Multiaddr,
     store::StoreError,
 };
 use tokio::{
@@ -53,7 +55,15 @@ pub async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure> {
     let node = open_node(config).await?;
     let stop = StopSignals::listen()?;
     let door = open_door(&node, &data).await?;
-    announce(address, &data, quota_bytes, &node, output)?;
+    node.join();
+    // Where others reach it is worth a moment, not the start.
+    let peers = tokio::time::timeout(PEER_ADDRESSES, node.peer_addresses()).await;
+    let place = Place {
+        address,
+        data: &data,
+        peers: peers.unwrap_or_default(),
+    };
+    announce(&place, quota_bytes, &node, output)?;
     let (stopping, mut stopped) = watch::channel(());
     let mut door_stopped = stopped.clone();
     let ended = Notify::new();
@@ -188,20 +198,33 @@ async fn open_door(node: &Node, data: &Path) -> Result<Door, Failure> {
         })
 }
 
+/// Where a node is.
+struct Place<'a> {
+    address: SocketAddr,
+    data: &'a Path,
+    /// For other nodes.
+    peers: Vec<Multiaddr>,
+}
+
 /// Tells where to point a browser and a client.
 fn announce(
-    address: SocketAddr,
-    data: &Path,
+    place: &Place<'_>,
     quota_bytes: u64,
     node: &Node,
     output: Output,
 ) -> Result<(), Failure> {
+    let Place {
+        address,
+        data,
+        peers,
+    } = place;
+    let (address, data) = (*address, *data);
     let url = format!("http://{}", reachable(address));
     let web = node.web_root().map(|root| champ::text::to_hex(root.hash()));
     if output.json {
         return output.json(&serde_json::json!({
             "url": url, "address": address.to_string(), "data": data, "id": node.id().to_string(),
-            "web": web,
+            "web": web, "peers": peers.iter().map(ToString::to_string).collect::<Vec<_>>(),
         }));
     }
     let server = if address.port() == DEFAULT_PORT && address.ip().is_loopback() {
@@ -211,11 +234,14 @@ fn announce(
     };
     output.line(&format!(
         "Kastro {} is running; Ctrl-C stops it.\n\
-         \n  browser   {}\n  client    kastro signup NAME{server}\n  data      {} ({} for each account)\n{}",
+         \n  browser   {}\n  client    kastro signup NAME{server}\n  data      {} ({} for each account)\n{}{}",
         env!("CARGO_PKG_VERSION"),
         url.replace("127.0.0.1", "localhost"),
         data.display(),
         human::size(quota_bytes),
+        peers.first().map_or_else(String::new, |_| {
+            format!("  node      {} (`kastro config` has its ports)\n", node.id().bare_multihash_text())
+        }),
         web.map_or_else(String::new, |hash| format!("  web       sha256 {hash}\n")),
     ))
 }
@@ -319,6 +345,9 @@ impl StopSignals {
 }
 
 const DEFAULT_PORT: u16 = 8000;
+/// Longest wait for the addresses of the peer side.
+const PEER_ADDRESSES: Duration = Duration::from_secs(1);
+
 #[cfg(test)]
 mod tests {
     use super::*;

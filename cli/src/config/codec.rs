@@ -12,6 +12,7 @@ use std::{
 use champ::{Cid, access::Bat};
 use node::{
     BlockPlace, MetadataPlace,
+    p2p::{DialScope, NotAScope},
     store::{FreeFloor, PostgresOptions, s3::S3Options},
 };
 use pki::username::Username;
@@ -519,6 +520,25 @@ impl Codec for Blocks {
             line.push_str(&format!("?{}", given.join("&")));
         }
         Some(quoted(&line))
+    }
+}
+
+/// How far the node goes to reach others.
+pub(super) struct Scope;
+
+impl Codec for Scope {
+    type Value = DialScope;
+    const FORM: &'static str = "\"public\", \"private\" or \"any\"";
+
+    fn read(given: &Given) -> Result<DialScope, String> {
+        match &given.raw {
+            Raw::Text(text) => text.parse().map_err(|error: NotAScope| error.to_string()),
+            _ => Err(NotAScope.to_string()),
+        }
+    }
+
+    fn show(value: &DialScope) -> Option<String> {
+        Some(quoted(&value.to_string()))
     }
 }
 

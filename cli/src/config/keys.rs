@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use node::{
     config::Network,
+    p2p::Multiaddr,
     web::{BlockHost, FrameSource, Label, ScriptHash},
 };
 
@@ -11,7 +12,7 @@ use super::{
     Settings,
     codec::{
         Address, Blocks, Codec, Count, Each, Flag, Floor, Folder, Format, Given, Ids, Maybe,
-        Metadata, Names, Size, SizeInMemory, Span, Text, Texts, Token,
+        Metadata, Names, Scope, Size, SizeInMemory, Span, Text, Texts, Token,
     },
 };
 
@@ -194,6 +195,22 @@ keys! {
         "Sites whose payment pages may be framed.";
     "pages.block_hosts" (Each<Vec<BlockHost>>) => node.pages.block_hosts,
         "Hosts that browsers read blocks from and write them to without the node between.";
+    "p2p.enable" (Flag) => node.p2p.is_enabled,
+        "Reach other nodes and be reached by them, over libp2p (docs/p2p.md).";
+    "p2p.listen" (Each<Vec<Multiaddr>>) => node.p2p.listen,
+        "Where to listen for other nodes, as multiaddresses. A busy port is replaced by a free one; an address that ends in /p2p-circuit is reserved at that relay.";
+    "p2p.announce" (Each<Vec<Multiaddr>>) => node.p2p.announce,
+        "Addresses to tell others, for a node behind a forwarded port.";
+    "p2p.bootstrap" (Each<Vec<Multiaddr>>) => node.p2p.bootstrap,
+        "Nodes that lead into a network, each with /p2p/ and its id at the end. Empty: no network, only nodes of p2p.peers and those that call.";
+    "p2p.peers" (Each<Vec<Multiaddr>>) => node.p2p.known,
+        "Addresses of known nodes, each with /p2p/ and its id at the end.";
+    "p2p.dial" (Scope) => node.p2p.dials,
+        "Which addresses that others tell of are dialed: \"public\", also of \"private\" networks, or \"any\", this machine included. Those of the settings always are.";
+    "p2p.foreign_logins" (Flag) => node.p2p.allows_foreign_logins,
+        "Let people whose home is another node log in here; their requests are passed on to it.";
+    "p2p.gateway" (Flag) => node.p2p.has_gateway,
+        "Let programs of this machine ask other nodes by POST /p2p/<id>/http/<path>.";
     "scrub.period" (Span) => node.scrub.period,
         "Time from the start of one verification of all blocks to the start of the next; \"0 s\" never verifies.";
     "scrub.bytes_per_second" (Size) => node.scrub.bytes_per_second,

@@ -23,6 +23,7 @@ use crate::{
 
 use codec::Given;
 pub use keys::{KEYS, Key};
+use node::p2p::P2pConfig;
 pub use print::{effective, json, table, template};
 
 /// Name of the file in the data folder.
@@ -58,7 +59,10 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            node: node::Config::default(),
+            node: node::Config {
+                p2p: P2pConfig::listening(),
+                ..node::Config::default()
+            },
             log: "info".to_owned(),
             log_format: LogFormat::Text,
         }

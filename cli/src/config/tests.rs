@@ -52,7 +52,8 @@ fn fields() -> BTreeSet<String> {
 #[test]
 fn every_field_of_the_nodes_settings_has_a_key() {
     // The clock is for tests, and a new identity is for one start: a flag alone.
-    let without = ["clock", "allows_new_identity"];
+    // Other ways to other nodes than libp2p are for tests too.
+    let without = ["clock", "allows_new_identity", "p2p.peers"];
     let mapped: BTreeSet<String> = KEYS
         .iter()
         .filter_map(|key| key.field.map(str::to_owned))

@@ -43,7 +43,7 @@ pub(crate) async fn answer(call: &Call<'_>, body: &mut RequestBody) -> Result<Re
         Name::ChampGetBulk | Name::ChampGet => storage::champ_lookup(call).await,
         Name::LinkGet => links::get(call).await,
         Name::LinkCounts => links::counts(call).await,
-        Name::IpnsGet => storage::identity_record(call),
+        Name::IpnsGet => storage::identity_record(call).await,
 
         Name::GetPointer => mutable::get(call).await,
         Name::SetPointer => mutable::set(call, body).await,

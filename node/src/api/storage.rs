@@ -1,7 +1,7 @@
 //! `/api/v0/`: the node, blocks, transactions, champ look-ups (Spec: 06).
 
 use champ::{
-    Block, Cid, Codec,
+    Block, Codec,
     access::BatWithId,
     block::is_block_cid,
     map::{ChampError, LookupError, LookupKey, lookup_blocks},
@@ -13,6 +13,7 @@ use pki::{
         Body as _,
         block_group::{BlockFormat, BlockGroup},
         champ_lookup::{ChampCaps, ChampLookupReply},
+        node_info::IdentityRecord,
         put_reply::PutReply,
     },
 };
@@ -21,7 +22,8 @@ use super::{read, read_bytes, wire};
 use crate::{
     blocks::{self, AuthorisedBlocks, BlockWriteCall, source_refusal},
     error::Refusal,
-    http::{Call, Query, Reply, RequestBody},
+    http::{Call, Origin, Query, Reply, RequestBody},
+    p2p::{self, PeerId},
     random::uuid,
     store::TransactionId,
 };
@@ -57,14 +59,35 @@ pub(super) async fn link_host(call: &Call<'_>) -> Result<Reply, Refusal> {
     Ok(Reply::text(call.site))
 }
 
-/// A node that is no part of a peer-to-peer network publishes no identity records.
-pub(super) fn identity_record(call: &Call<'_>) -> Result<Reply, Refusal> {
+/// The signed identity record of a node: of an own id from the store, of others from the network (Spec: 11 §1, §2).
+pub(super) async fn identity_record(call: &Call<'_>) -> Result<Reply, Refusal> {
     let text = call
         .query
         .argument(0)
         .ok_or(Refusal::MissingParameter("arg"))?;
-    Cid::parse_peer_id(text).map_err(|_| Refusal::malformed("Invalid server id"))?;
-    Err(Refusal::Unimplemented("Unimplemented!"))
+    let id: PeerId = text
+        .parse()
+        .map_err(|_| Refusal::malformed("Invalid server id"))?;
+    let state = call.state;
+    let Some(peers) = state.peers() else {
+        // A node that is no part of a network publishes none.
+        return Err(Refusal::Unimplemented("Unimplemented!"));
+    };
+    let record = if state.identity.is_own(&id.to_cid()) {
+        p2p::stored_record(state, &id).await?
+    } else if matches!(call.origin, Origin::Peer(_)) {
+        // Peers look in the network themselves.
+        None
+    } else {
+        let copies = peers.identity_record(&id).await;
+        p2p::newest(&id, copies, state.clock.now_seconds())
+    };
+    let record = record.ok_or(Refusal::rule("No identity record found"))?;
+    let record = IdentityRecord {
+        data: record.data.to_vec(),
+        signature: record.signature.to_vec(),
+    };
+    Ok(Reply::json(record.to_body()))
 }
 
 /// Opening a transaction stores nothing: a put under an id is what protects blocks.

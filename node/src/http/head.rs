@@ -22,7 +22,7 @@ const MAX_LENGTH_DIGITS: usize = 18;
 
 /// Where the body after a head ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(crate) enum Framing {
     /// After this many bytes.
     Length(u64),
     /// After the last chunk.
@@ -31,16 +31,16 @@ pub(super) enum Framing {
 
 /// A head that was found good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Head {
+pub(crate) struct Head {
     /// Where its body ends.
-    pub(super) framing: Framing,
+    pub(crate) framing: Framing,
     /// True for HTTP/1.0.
-    pub(super) is_old: bool,
+    pub(crate) is_old: bool,
 }
 
 /// Why a head is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum HeadRefusal {
+pub(crate) enum HeadRefusal {
     /// The request line is longer than [`MAX_LINE_BYTES`].
     #[error("Request line exceeds {MAX_LINE_BYTES} bytes")]
     LineTooLong,
@@ -69,7 +69,7 @@ pub(super) enum HeadRefusal {
 
 impl HeadRefusal {
     /// Returns the status code.
-    pub(super) const fn status(self) -> StatusCode {
+    pub(crate) const fn status(self) -> StatusCode {
         match self {
             Self::LineTooLong => StatusCode::URI_TOO_LONG,
             Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -147,7 +147,7 @@ impl HeadScanner {
 }
 
 /// Checks a complete head, its final empty line included.
-pub(super) fn check(head: &[u8]) -> Result<Head, HeadRefusal> {
+pub(crate) fn check(head: &[u8]) -> Result<Head, HeadRefusal> {
     let text = head
         .strip_suffix(b"\r\n\r\n")
         .ok_or(HeadRefusal::RequestLine)?;

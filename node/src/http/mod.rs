@@ -34,6 +34,7 @@ use pki::wire::{
 pub(crate) use admission::Admission;
 pub(crate) use body::RequestBody;
 pub use forwarded::{Network, NotANetwork};
+pub(crate) use head::{Framing, check as check_head};
 pub(crate) use host::{Hosts, Reach};
 pub(crate) use query::Query;
 pub(crate) use redirect::secure_site;
@@ -191,6 +192,9 @@ async fn route(
     };
     let target = CallName::at_path(&path);
     if target == Target::Other {
+        if place == Place::Main && path.starts_with(p2p::GATEWAY) && state.config.p2p.has_gateway {
+            return p2p::gateway(state, parts, body, origin).await;
+        }
         return match path.strip_prefix(PUBLIC_FILES) {
             Some(_) if place != Place::Main => nothing(),
             Some(wanted) => public_files::answer(state, parts, wanted, origin).await,

@@ -1,10 +1,16 @@
 //! What an operator may choose about other nodes.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, multiaddr::Protocol};
 
-use super::Peers;
+use super::{DialScope, Peers};
+
+/// Where nodes listen for each other.
+const PORT: u16 = 4001;
 
 /// Settings of the peer side.
 #[derive(Debug, Clone)]
@@ -20,12 +26,34 @@ pub struct P2pConfig {
     pub bootstrap: Vec<Multiaddr>,
     /// Addresses of known nodes, each with its `/p2p/` id.
     pub known: Vec<Multiaddr>,
-    /// True to dial private addresses that the network tells of, not only those of the settings.
-    pub dials_private: bool,
+    /// Which addresses to dial that the network tells of; those of the settings are dialed whatever they are.
+    pub dials: DialScope,
     /// True to pass on the logins of users whose home is elsewhere (Spec: 40 LOG-9).
     pub allows_foreign_logins: bool,
+    /// True to let programs of this machine reach other nodes by `POST /p2p/<id>/http/<path>`.
+    pub has_gateway: bool,
     /// Other nodes by other means than libp2p: for tests and simulations.
     pub peers: Option<Arc<dyn Peers>>,
+}
+
+impl P2pConfig {
+    /// Takes part in a network, listening where nodes of this network are expected (Spec: 11 §3): on all addresses,
+    /// port 4001. No other node is known.
+    pub fn listening() -> Self {
+        let everywhere: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let listen = everywhere.into_iter().flat_map(|ip| {
+            let tcp = Multiaddr::from(ip).with(Protocol::Tcp(PORT));
+            let quic = Multiaddr::from(ip)
+                .with(Protocol::Udp(PORT))
+                .with(Protocol::QuicV1);
+            [tcp, quic]
+        });
+        Self {
+            is_enabled: true,
+            listen: listen.collect(),
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for P2pConfig {
@@ -36,8 +64,9 @@ impl Default for P2pConfig {
             announce: Vec::new(),
             bootstrap: Vec::new(),
             known: Vec::new(),
-            dials_private: false,
+            dials: DialScope::default(),
             allows_foreign_logins: true,
+            has_gateway: false,
             peers: None,
         }
     }

@@ -19,6 +19,7 @@ use pki::{
 
 use super::{
     MAX_BODY_BYTES, MAX_REQUEST_LINE_BYTES, PeerError, PeerId, Peers, collect, full, refusal_text,
+    successor,
 };
 use crate::{
     error::Refusal,
@@ -107,13 +108,24 @@ async fn one(
     if target.len() + LINE_FRAME_BYTES > MAX_REQUEST_LINE_BYTES {
         return Err(Refusal::rule("Request too long for the user's home server"));
     }
-    let request = Request::post(target)
-        .body(full(body))
-        .map_err(|_| Refusal::malformed("Invalid request target"))?;
-    let response = peers
-        .call(&home, request)
-        .await
-        .map_err(|error| unreachable(&error))?;
+    let send = async |home: PeerId| {
+        let request = Request::post(target.as_str())
+            .body(full(body.clone()))
+            .map_err(|_| PeerError::Unsendable("the target is none"))?;
+        peers.call(&home, request).await
+    };
+    let outcome = match send(home).await {
+        // Nothing was sent: it may have moved.
+        Err(error @ PeerError::Unreachable { .. }) => {
+            let now = call.state.clock.now_seconds();
+            match successor(peers, &home, now).await {
+                Some(next) => send(next).await,
+                None => Err(error),
+            }
+        }
+        outcome => outcome,
+    };
+    let response = outcome.map_err(|error| unreachable(&error))?;
     let (parts, body) = response.into_parts();
     let bytes = collect(body, MAX_BODY_BYTES)
         .await
@@ -187,7 +199,7 @@ async fn lookups(
 }
 
 /// Builds the answer to a call that the home node accepted.
-fn success(content_type: Option<&HeaderValue>, bytes: Bytes) -> Response<Full<Bytes>> {
+pub(super) fn success(content_type: Option<&HeaderValue>, bytes: Bytes) -> Response<Full<Bytes>> {
     let given = content_type.and_then(|given| given.to_str().ok());
     let known = CONTENT_TYPES
         .into_iter()
@@ -201,7 +213,7 @@ fn success(content_type: Option<&HeaderValue>, bytes: Bytes) -> Response<Full<By
 }
 
 /// Builds the answer to a call that the home node refused, in its words.
-fn refusal(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
+pub(super) fn refusal(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
     let status = match status.as_u16() {
         429 | 502 | 503 | 504 => StatusCode::TOO_MANY_REQUESTS,
         400..=599 => status,

@@ -7,21 +7,36 @@
 //! Invariant: what arrived from a peer is never passed on to another one, whatever it says; a request of a client
 //! makes at most one hop.
 
+mod addresses;
+mod behaviour;
 mod body;
 mod config;
+mod exchange;
 mod forward;
+mod gateway;
+mod host;
+mod network;
 mod peer_id;
+mod records;
+mod respond;
 mod route;
+mod streams;
+mod transport;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response, header};
 use pki::wire::trailer::decode_trailer;
 
+pub use addresses::{DialScope, NotAScope};
 pub use body::{Body, collect, empty, full};
 pub use config::P2pConfig;
 pub(crate) use forward::{forward, home_elsewhere};
+pub(crate) use gateway::{GATEWAY, gateway};
+pub use libp2p::Multiaddr;
+pub(crate) use network::{Network, start, stored_record};
 pub use peer_id::{NotAPeerId, PeerId};
+pub(crate) use records::{newest, successor};
 pub(crate) use route::route;
 
 /// Longest body of a request or an answer between nodes, in bytes.
@@ -48,6 +63,12 @@ pub trait Peers: Send + Sync + std::fmt::Debug {
         peer: &PeerId,
         request: Request<Body>,
     ) -> Result<Response<Body>, PeerError>;
+
+    /// Looks for the signed identity record of a peer in the network; returns whatever copies are found, none of
+    /// them checked (Spec: 11 §2).
+    async fn identity_record(&self, _peer: &PeerId) -> Vec<Bytes> {
+        Vec::new()
+    }
 }
 
 /// Why there is no answer from a peer.

@@ -57,6 +57,10 @@ impl PeerId {
         }
     }
 
+    pub(super) const fn as_libp2p(&self) -> &libp2p::PeerId {
+        &self.0
+    }
+
     /// Returns an address of the range that nobody has (fc00::/8), made of the id: limits count by address.
     pub(crate) fn stand_in(&self) -> Ipv6Addr {
         let digest: [u8; 32] = Sha256::digest(self.to_bytes()).into();

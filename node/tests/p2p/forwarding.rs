@@ -6,7 +6,7 @@ use bytes::Bytes;
 use champ::{access::Bat, cbor::Record as _};
 use http::Request;
 use node::{
-    Config, Node,
+    Config,
     clock::ManualClock,
     p2p::{PeerId, ask, full},
 };
@@ -47,7 +47,7 @@ async fn open(board: &Arc<Switchboard>, id: PeerId, change: impl FnOnce(&mut Con
 }
 
 /// Tells a node by its own name table where somebody lives.
-async fn tell(node: &TestNode, account: &Account, seed: u8, home: PeerId) {
+pub(crate) async fn tell(node: &TestNode, account: &Account, seed: u8, home: PeerId) {
     Account::sign_up(node, &account.name, seed).await;
     let link = ClaimLink::sign(
         &account.name.parse().unwrap(),
@@ -110,10 +110,7 @@ async fn a_client_of_another_node_reaches_the_home_for_everything() {
         .await;
     assert_eq!(answer.status, 200, "{}", answer.message());
     // It is where it belongs, and only there.
-    let token = champ::access::BatWithId {
-        id: bat.inline_id(),
-        bat,
-    };
+    let token = bat.with_calculated_id();
     let read = format!("{}&bat={}", alice.get_target(&cid), token.to_text());
     assert_eq!(pair.home.ok(&read, "").await, block);
     assert_eq!(pair.other.ok(&read, "").await, block);
@@ -273,7 +270,6 @@ async fn peers_write_only_for_users_who_live_here() {
         "/{}",
         pair.alice.put_target(&pair.alice.home.writer(), "raw")
     );
-    Node::id(&pair.other.node);
     let error = ask(line.as_ref(), &pair.other_id, &target, "", 100).await;
     let error = error.unwrap_err().to_string();
     // She once had space on this node by this test's doing, and does not live here any more.

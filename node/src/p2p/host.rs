@@ -1,0 +1,503 @@
+//! The swarm: listens, keeps connections, knows addresses, opens streams (Spec: 11 §3, §4.3, §8).
+//!
+//! One task owns it. Others send it [`Command`]s, none of which waits: a dead peer holds up nobody but those who
+//! asked for it. What fails at the start (a busy port, no IPv6, a bootstrap node that is gone) is logged, and the
+//! node serves its own users all the same.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use libp2p::{
+    Multiaddr, PeerId, Swarm, TransportError,
+    core::ConnectedPoint,
+    identify,
+    identity::Keypair,
+    kad,
+    multiaddr::Protocol,
+    swarm::{
+        self, DialError, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    addresses::{AddressBook, Gate, MAX_ADDRESSES, peer_of},
+    behaviour::{Behaviour, BehaviourEvent, KADEMLIA},
+    streams::{Arrived, NotOpened, Reply, Streams},
+    transport,
+};
+use crate::{
+    clock::Clock,
+    state::State,
+    store::{Batch, tables},
+    workers::{Run, WorkerError},
+};
+
+/// How long a connection without streams is kept.
+const IDLE: Duration = Duration::from_secs(300);
+/// Inbound streams of one connection that are negotiated at a time.
+const MAX_NEGOTIATING: usize = 128;
+/// How often changed addresses are written down.
+const SAVE: Duration = Duration::from_secs(60);
+/// Most requests that wait for a connection with one peer.
+const MAX_WAITING: usize = 256;
+/// Key of the row with known addresses.
+const ADDRESSES_ROW: &[u8] = b"peer addresses";
+
+/// An order to the task that owns the swarm.
+pub(super) enum Command {
+    /// Opens a stream to a peer, wherever it is.
+    Open(PeerId, Reply),
+    /// Takes an address of a peer that was found by other means.
+    Know(PeerId, Multiaddr),
+    /// Puts a record into the network.
+    Publish(Bytes, Bytes),
+    /// Looks for records in the network; those found come one by one.
+    Find(Bytes, mpsc::Sender<Bytes>),
+}
+
+/// What others see of the swarm.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Status {
+    /// Listening has begun, or failed.
+    pub(super) is_up: bool,
+    /// Where it listens.
+    pub(super) listening: Vec<Multiaddr>,
+    /// Connected peers.
+    pub(super) connected: usize,
+}
+
+/// Requests that wait for a connection.
+#[derive(Default)]
+struct Waiting {
+    replies: Vec<Reply>,
+    /// The network was asked for addresses already.
+    has_asked: bool,
+}
+
+/// The swarm and what goes with it.
+pub(super) struct Host {
+    swarm: Swarm<Behaviour>,
+    gate: Arc<Gate>,
+    book: AddressBook,
+    waiting: HashMap<PeerId, Waiting>,
+    /// Look-ups of peers under way.
+    searches: HashMap<kad::QueryId, PeerId>,
+    /// Look-ups of records under way.
+    finds: HashMap<kad::QueryId, mpsc::Sender<Bytes>>,
+    /// Listeners that have not said yet whether they work.
+    starting: HashSet<libp2p::core::transport::ListenerId>,
+    status: watch::Sender<Status>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Host {
+    /// Makes the swarm and begins to listen. Returns the queue of streams that peers open.
+    pub(super) fn new(
+        key: &Keypair,
+        state: &State,
+        known: Option<&[u8]>,
+        status: watch::Sender<Status>,
+    ) -> Result<(Self, mpsc::Receiver<Arrived>), WorkerError> {
+        let config = &state.config.p2p;
+        let configured: Vec<&Multiaddr> = config.bootstrap.iter().chain(&config.known).collect();
+        let gate = Arc::new(Gate::new(config.dials, configured.iter().copied()));
+        let (transport, relay) = transport::build(key, &gate)?;
+        let (http, arrived) = Streams::new();
+        let behaviour = Behaviour::new(key, relay, http);
+        let settings = swarm::Config::with_tokio_executor()
+            .with_idle_connection_timeout(IDLE)
+            .with_max_negotiating_inbound_streams(MAX_NEGOTIATING);
+        let id = key.public().to_peer_id();
+        let mut book = AddressBook::default();
+        book.restore(known.unwrap_or_default());
+        for address in configured {
+            book.configure(address);
+        }
+        let mut host = Self {
+            swarm: Swarm::new(transport, behaviour, id, settings),
+            gate,
+            book,
+            waiting: HashMap::new(),
+            searches: HashMap::new(),
+            finds: HashMap::new(),
+            starting: HashSet::new(),
+            status,
+            clock: Arc::clone(&state.clock),
+        };
+        host.status.send_replace(Status::default());
+        for address in &config.listen {
+            host.listen(address.clone());
+        }
+        for address in &config.announce {
+            host.swarm.add_external_address(address.clone());
+        }
+        host.note_started();
+        host.bootstrap(&config.bootstrap);
+        Ok((host, arrived))
+    }
+
+    fn listen(&mut self, address: Multiaddr) {
+        match self.swarm.listen_on(address.clone()) {
+            Ok(listener) => drop(self.starting.insert(listener)),
+            Err(error) => self.listen_elsewhere(&address, &describe(&error)),
+        }
+    }
+
+    /// A busy port is no reason to be alone: another one is announced as well.
+    fn listen_elsewhere(&mut self, address: &Multiaddr, why: &str) {
+        let free: Multiaddr = address
+            .iter()
+            .map(|part| match part {
+                Protocol::Tcp(_) => Protocol::Tcp(0),
+                Protocol::Udp(_) => Protocol::Udp(0),
+                other => other,
+            })
+            .collect();
+        if free == *address {
+            tracing::warn!(%address, why, "cannot listen for peers there");
+            return;
+        }
+        match self.swarm.listen_on(free) {
+            Ok(listener) => {
+                tracing::warn!(%address, why, "cannot listen for peers there; took a free port");
+                self.starting.insert(listener);
+            }
+            Err(error) => {
+                tracing::warn!(%address, why = describe(&error), "cannot listen for peers there");
+            }
+        }
+    }
+
+    fn note_started(&self) {
+        if self.starting.is_empty() {
+            self.status
+                .send_if_modified(|status| !std::mem::replace(&mut status.is_up, true));
+        }
+    }
+
+    fn bootstrap(&mut self, addresses: &[Multiaddr]) {
+        for address in addresses {
+            match peer_of(address) {
+                Some(peer) => {
+                    let kademlia = &mut self.swarm.behaviour_mut().kademlia;
+                    kademlia.add_address(&peer, address.clone());
+                }
+                None => tracing::warn!(%address, "bootstrap address without /p2p/ and an id"),
+            }
+        }
+        if !addresses.is_empty() {
+            // Fails only when there is nobody, which was said above.
+            let _ = self.swarm.behaviour_mut().kademlia.bootstrap();
+        }
+    }
+
+    /// Runs until it is told to stop.
+    pub(super) async fn run(
+        mut self,
+        state: &State,
+        commands: &mut mpsc::Receiver<Command>,
+        run: &Run,
+    ) -> Result<(), WorkerError> {
+        let mut save = tokio::time::interval(SAVE);
+        save.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let stopped = run.stopping();
+        tokio::pin!(stopped);
+        loop {
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.on_event(event),
+                command = commands.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => return Ok(()),
+                },
+                _ = save.tick() => self.save(state).await,
+                () = &mut stopped => {
+                    self.save(state).await;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn save(&mut self, state: &State) {
+        let Some(row) = self.book.take_changes() else {
+            return;
+        };
+        let batch = Batch::new().put(tables::NODE, ADDRESSES_ROW.to_vec(), row);
+        if let Err(error) = state.store.commit(batch).await {
+            tracing::debug!(%error, "addresses of peers were not written down");
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Open(peer, reply) => self.open(peer, reply),
+            Command::Know(peer, address) => self.know(peer, address),
+            Command::Publish(key, value) => {
+                let record = kad::Record::new(key.to_vec(), value.to_vec());
+                let kademlia = &mut self.swarm.behaviour_mut().kademlia;
+                if let Err(error) = kademlia.put_record(record, kad::Quorum::One) {
+                    tracing::debug!(%error, "a record was not published");
+                }
+            }
+            Command::Find(key, found) => {
+                let kademlia = &mut self.swarm.behaviour_mut().kademlia;
+                let query = kademlia.get_record(kad::RecordKey::new(&key));
+                self.finds.insert(query, found);
+            }
+        }
+    }
+
+    fn open(&mut self, peer: PeerId, reply: Reply) {
+        let Err(reply) = self.swarm.behaviour_mut().http.open(peer, reply) else {
+            return;
+        };
+        let waiting = self.waiting.entry(peer).or_default();
+        waiting.replies.retain(|reply| !reply.is_closed());
+        if waiting.replies.len() >= MAX_WAITING {
+            let full = NotOpened::NotConnected("too many requests wait for it".to_owned());
+            drop(reply.send(Err(full)));
+            return;
+        }
+        waiting.replies.push(reply);
+        if waiting.replies.len() > 1 {
+            // Somebody is dialing already.
+            return;
+        }
+        waiting.has_asked = false;
+        self.dial(peer, self.book.of(&peer));
+    }
+
+    /// Dials a peer at these addresses and those the routing table has, or asks the network when there are none.
+    fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        let options = DialOpts::peer_id(peer)
+            .addresses(addresses)
+            .extend_addresses_through_behaviour()
+            .condition(PeerCondition::DisconnectedAndNotDialing)
+            .build();
+        match self.swarm.dial(options) {
+            // Whoever dials already will tell.
+            Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
+            Err(error) => self.search(peer, &error),
+        }
+    }
+
+    /// Asks the network where a peer is, once; gives up after that.
+    fn search(&mut self, peer: PeerId, error: &DialError) {
+        let Some(waiting) = self.waiting.get_mut(&peer) else {
+            return;
+        };
+        let kademlia = &mut self.swarm.behaviour_mut().kademlia;
+        let has_table = kademlia.kbuckets().any(|bucket| bucket.num_entries() > 0);
+        if has_table && !std::mem::replace(&mut waiting.has_asked, true) {
+            let query = kademlia.get_closest_peers(peer);
+            self.searches.insert(query, peer);
+            return;
+        }
+        self.give_up(peer, &reason(error));
+    }
+
+    fn give_up(&mut self, peer: PeerId, why: &str) {
+        for reply in self.waiting.remove(&peer).unwrap_or_default().replies {
+            drop(reply.send(Err(NotOpened::NotConnected(why.to_owned()))));
+        }
+    }
+
+    /// Takes an address that somebody told.
+    fn know(&mut self, peer: PeerId, address: Multiaddr) {
+        if peer != *self.swarm.local_peer_id() && self.gate.lets_pass(&address) {
+            self.book.insert(peer, address);
+        }
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::NewListenAddr {
+                listener_id,
+                address,
+            } => {
+                tracing::info!(%address, "listening for peers");
+                self.starting.remove(&listener_id);
+                self.status
+                    .send_modify(|status| status.listening.push(address));
+                self.note_started();
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.status
+                    .send_modify(|status| status.listening.retain(|known| *known != address));
+            }
+            SwarmEvent::ListenerClosed {
+                listener_id,
+                reason,
+                addresses,
+            } => {
+                if let Err(error) = reason {
+                    tracing::warn!(%error, ?addresses, "a listener for peers was closed");
+                }
+                self.starting.remove(&listener_id);
+                self.note_started();
+            }
+            SwarmEvent::ConnectionEstablished {
+                peer_id, endpoint, ..
+            } => self.on_connected(peer_id, &endpoint),
+            SwarmEvent::ConnectionClosed { .. } => self.count(),
+            SwarmEvent::OutgoingConnectionError {
+                peer_id: Some(peer),
+                error,
+                ..
+            } => {
+                tracing::debug!(%peer, %error, "a peer could not be dialed");
+                if !self.swarm.is_connected(&peer) {
+                    self.search(peer, &error);
+                }
+            }
+            SwarmEvent::Behaviour(event) => self.on_behaviour(event),
+            _ => {}
+        }
+    }
+
+    fn on_connected(&mut self, peer: PeerId, endpoint: &ConnectedPoint) {
+        self.count();
+        if let ConnectedPoint::Dialer { address, .. } = endpoint
+            && !endpoint.is_relayed()
+        {
+            // It has just worked.
+            self.book.insert(peer, address.clone());
+        }
+        for reply in self.waiting.remove(&peer).unwrap_or_default().replies {
+            if let Err(reply) = self.swarm.behaviour_mut().http.open(peer, reply) {
+                drop(reply.send(Err(NotOpened::Closed)));
+            }
+        }
+    }
+
+    fn count(&self) {
+        let connected = self.swarm.connected_peers().count();
+        self.status
+            .send_modify(|status| status.connected = connected);
+    }
+
+    fn on_behaviour(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+                self.on_identified(peer_id, info);
+            }
+            BehaviourEvent::Kademlia(event) => self.on_kademlia(event),
+            BehaviourEvent::HolePunching(event) => {
+                tracing::debug!(peer = %event.remote_peer_id, is_direct = event.result.is_ok(), "hole punching");
+            }
+            _ => {}
+        }
+    }
+
+    fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
+        let is_server = info.protocols.contains(&KADEMLIA);
+        for address in info.listen_addrs.into_iter().take(MAX_ADDRESSES) {
+            if !self.gate.lets_pass(&address) {
+                continue;
+            }
+            self.book.insert(peer, address.clone());
+            if is_server {
+                let kademlia = &mut self.swarm.behaviour_mut().kademlia;
+                kademlia.add_address(&peer, address);
+            }
+        }
+    }
+
+    fn on_kademlia(&mut self, event: kad::Event) {
+        match event {
+            kad::Event::InboundRequest {
+                request:
+                    kad::InboundRequest::PutRecord {
+                        record: Some(record),
+                        ..
+                    },
+            } => self.keep(record),
+            kad::Event::OutboundQueryProgressed {
+                id, result, step, ..
+            } => {
+                match result {
+                    kad::QueryResult::GetClosestPeers(found) => self.on_found(id, found, step.last),
+                    kad::QueryResult::GetRecord(Ok(kad::GetRecordOk::FoundRecord(found))) => {
+                        if let Some(finder) = self.finds.get(&id) {
+                            let _ = finder.try_send(Bytes::from(found.record.value));
+                        }
+                    }
+                    _ => {}
+                }
+                if step.last {
+                    self.finds.remove(&id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Keeps a record for others: of identities, valid, and not older than what is there.
+    fn keep(&mut self, record: kad::Record) {
+        use kad::store::RecordStore as _;
+        let store = self.swarm.behaviour_mut().kademlia.store_mut();
+        let before = store.get(&record.key).map(|record| record.value.clone());
+        let before = before.as_deref();
+        let now = self.clock.now_seconds();
+        if super::records::may_replace(record.key.as_ref(), &record.value, before, now) {
+            // A full store keeps what it has.
+            let _ = store.put(record);
+        }
+    }
+
+    fn on_found(&mut self, query: kad::QueryId, found: kad::GetClosestPeersResult, is_last: bool) {
+        let Some(peer) = self.searches.get(&query).copied() else {
+            return;
+        };
+        let peers = match found {
+            Ok(found) => found.peers,
+            Err(kad::GetClosestPeersError::Timeout { peers, .. }) => peers,
+        };
+        let addresses: Vec<_> = peers
+            .into_iter()
+            .filter(|found| found.peer_id == peer)
+            .flat_map(|found| found.addrs)
+            .filter(|address| self.gate.lets_pass(address))
+            .take(MAX_ADDRESSES)
+            .collect();
+        if !is_last && addresses.is_empty() {
+            return;
+        }
+        self.searches.remove(&query);
+        if addresses.is_empty() {
+            self.give_up(peer, "nobody knows its address");
+        } else {
+            self.dial(peer, addresses);
+        }
+    }
+}
+
+fn reason(error: &DialError) -> String {
+    match error {
+        DialError::NoAddresses => "no address is known".to_owned(),
+        DialError::WrongPeerId { .. } => "another node answers at its address".to_owned(),
+        DialError::Transport(errors) => errors
+            .first()
+            .map_or_else(|| error.to_string(), |(_, error)| describe(error)),
+        _ => error.to_string(),
+    }
+}
+
+fn describe(error: &TransportError<std::io::Error>) -> String {
+    match error {
+        TransportError::MultiaddrNotSupported(address) => format!("{address} is not dialed"),
+        TransportError::Other(error) => crate::error::chain(error),
+    }
+}
+
+/// Reads the addresses of before.
+pub(super) async fn known_addresses(state: &State) -> Option<Bytes> {
+    state.store.get(tables::NODE, ADDRESSES_ROW).await.ok()?
+}
