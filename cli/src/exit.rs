@@ -44,8 +44,10 @@ pub enum Class {
     Refused = 18,
     /// Write access is missing.
     ReadOnly = 19,
-    /// The node cannot start: address or data folder in use.
+    /// Address or folder in use by another process.
     InUse = 20,
+    /// Stopped before deleting far more than is likely meant.
+    Unsafe = 21,
     /// Ended by Ctrl-C.
     Interrupted = 130,
 }
@@ -75,6 +77,7 @@ impl Class {
             Self::Refused => "refused",
             Self::ReadOnly => "read-only",
             Self::InUse => "in-use",
+            Self::Unsafe => "unsafe",
             Self::Interrupted => "interrupted",
         }
     }
@@ -143,13 +146,14 @@ Exit codes:
    7  path or user does not exist            17  not logged in
    8  exists, or is of another kind          18  the node refused, or limits requests
    9  out of space                           19  read only
- 130  ended by Ctrl-C                        20  address or data folder in use (serve)";
+  20  address, data or folder in use        21  would delete far more than is likely meant (sync)
+ 130  ended by Ctrl-C";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ALL: [Class; 21] = [
+    const ALL: [Class; 22] = [
         Class::Other,
         Class::Usage,
         Class::Partial,
@@ -170,6 +174,7 @@ mod tests {
         Class::Refused,
         Class::ReadOnly,
         Class::InUse,
+        Class::Unsafe,
         Class::Interrupted,
     ];
 

@@ -1,6 +1,9 @@
 //! Sizes and times as people read them, and names that cannot disturb a terminal.
 
-use std::{fmt::Write, time::SystemTime};
+use std::{
+    fmt::Write,
+    time::{Duration, SystemTime},
+};
 
 use time::{OffsetDateTime, format_description::FormatItem, macros::format_description};
 
@@ -106,6 +109,54 @@ pub fn parse_size(text: &str) -> Result<u64, &'static str> {
         .ok_or(WRONG)
 }
 
+/// A moment as people write it: a day, a time, or how long ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// That time.
+    At(SystemTime),
+    /// So long before now.
+    Ago(Duration),
+}
+
+impl Moment {
+    /// Returns the time that is meant.
+    #[must_use]
+    pub fn before(self, now: SystemTime) -> SystemTime {
+        match self {
+            Self::At(time) => time,
+            Self::Ago(ago) => now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH),
+        }
+    }
+}
+
+impl std::str::FromStr for Moment {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "a time is 2026-11-22, 2026-11-22T18:00:00Z, or 30m, 12h, 7d ago";
+        const DAY: &[FormatItem<'_>] = format_description!("[year]-[month]-[day]");
+        if let Ok(at) = OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339)
+        {
+            return Ok(Self::At(at.into()));
+        }
+        if let Ok(day) = time::Date::parse(text, DAY) {
+            return Ok(Self::At(day.midnight().assume_utc().into()));
+        }
+        let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let seconds = match text.get(number.len()..) {
+            Some("s") => 1,
+            Some("m") => 60,
+            Some("h") => 3_600,
+            Some("d") => 86_400,
+            Some("w") => 604_800,
+            _ => return Err(WRONG),
+        };
+        let count: u64 = number.parse().map_err(|_| WRONG)?;
+        let seconds = count.checked_mul(seconds).ok_or(WRONG)?;
+        Ok(Self::Ago(Duration::from_secs(seconds)))
+    }
+}
+
 /// Returns a time as `2026-11-21 18:05`, in UTC.
 #[must_use]
 pub fn time(at: SystemTime) -> String {
@@ -139,9 +190,32 @@ pub fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn moments_are_days_times_or_spans() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let before = |text: &str| {
+            let at = text.parse::<Moment>().unwrap().before(now);
+            at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+        };
+        assert_eq!(before("2026-11-22"), 1_795_305_600);
+        assert_eq!(before("2026-11-22T00:00:01Z"), 1_795_305_601);
+        assert_eq!(before("2d"), 1_000_000 - 172_800);
+        assert_eq!(before("90m"), 1_000_000 - 5_400);
+        for wrong in [
+            "",
+            "d",
+            "5",
+            "5y",
+            "-5d",
+            "2026-13-01",
+            "yesterday",
+            "99999999999999999w",
+        ] {
+            assert!(wrong.parse::<Moment>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn spans_have_two_units_at_most() {

@@ -20,6 +20,7 @@ pub mod progress;
 pub mod remote_path;
 pub mod secrets;
 pub mod session;
+pub mod sync;
 pub mod transport;
 
 use std::{process::ExitCode, time::Duration};
@@ -29,9 +30,10 @@ use clap::Parser;
 use crate::{
     args::{Cli, Command},
     commands::{
-        backup, cat, check, config as config_command, doctor, gateway as gateway_command, gc, get,
-        invite, login, ls, messages, mkdir, mv, passwd, publish, put, quota, rm, scrub, serve,
-        signup, space, space_requests, stat, users, waitlist, web_hash, write,
+        backup, cat, check, config as config_command, doctor, du, find, gateway as gateway_command,
+        gc, get, invite, login, ls, messages, mkdir, mv, passwd, publish, put, quota, rm, scrub,
+        serve, signup, space, space_requests, stat, sync as sync_command, tree, users, waitlist,
+        web_hash, write,
     },
     exit::{Class, Failure},
     output::Output,
@@ -119,6 +121,10 @@ async fn client_command(command: &Command, output: Output) -> Result<(), Failure
         Command::Cp(args) => Box::pin(mv::copy(args, output)).await,
         Command::Rm(args) => Box::pin(rm::run(args, output)).await,
         Command::Stat(args) => Box::pin(stat::run(args, output)).await,
+        Command::Du(args) => Box::pin(du::run(args, output)).await,
+        Command::Find(args) => Box::pin(find::run(args, output)).await,
+        Command::Tree(args) => Box::pin(tree::run(args, output)).await,
+        Command::Sync(args) => Box::pin(sync_command::run(args, output)).await,
         Command::Passwd(args) => Box::pin(passwd::run(args, output)).await,
         Command::Space(args) => Box::pin(space::run(args, output)).await,
         Command::Config(args) => config_command::run(args, output),

@@ -78,10 +78,7 @@ impl SessionFiles {
     ///
     /// When there is no home folder either.
     pub fn find(config: Option<&Path>) -> Result<Self, Failure> {
-        let folder = match config {
-            Some(folder) => folder.to_path_buf(),
-            None => default_config()?,
-        };
+        let folder = config_folder(config)?;
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         Ok(Self::at(
             &folder,
@@ -196,6 +193,18 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
             .map_err(|error| Failure::local("read", path, &error)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Failure::local("read", path, &error)),
+    }
+}
+
+/// Returns the folder of what the client keeps on this machine: `config` if given, else `~/.config/kastro`.
+///
+/// # Errors
+///
+/// When there is no home folder either.
+pub fn config_folder(config: Option<&Path>) -> Result<PathBuf, Failure> {
+    match config {
+        Some(folder) => Ok(folder.to_path_buf()),
+        None => default_config(),
     }
 }
 

@@ -19,6 +19,7 @@ mod help;
 mod operator;
 mod secrecy;
 mod shutdown;
+mod sync;
 mod upkeep;
 mod web;
 

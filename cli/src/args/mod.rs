@@ -6,9 +6,11 @@
 mod account;
 mod connection;
 mod files;
+mod look;
 mod operator;
 mod serve;
 mod sites;
+mod sync;
 mod upkeep;
 
 use clap::{Parser, Subcommand};
@@ -21,6 +23,7 @@ pub use files::{
     CatArgs, CpArgs, GetArgs, LinkRule, LsArgs, MkdirArgs, MvArgs, PutArgs, RmArgs, StatArgs,
     TruncateArgs, WriteArgs,
 };
+pub use look::{DuArgs, FindArgs, Kind, TreeArgs};
 pub use operator::{
     ApproveArgs, DoctorArgs, InviteArgs, InviteCommand, InviteNewArgs, InviteRevokeArgs,
     MessageSendArgs, MessagesArgs, MessagesCommand, NodeArgs, OperatorOptions, QuotaArgs,
@@ -30,18 +33,21 @@ pub use operator::{
 };
 pub use serve::{ConfigArgs, LogFormat, NodeOptions, ServeArgs, WebHashArgs};
 pub use sites::{GatewayArgs, PublishArgs, UnpublishArgs};
+pub use sync::SyncArgs;
 pub use upkeep::{BackupArgs, CheckArgs, GcArgs, RepairArgs, RestoreArgs, ScrubArgs};
 
 use account::{LOGIN_EXAMPLES, PASSWD_EXAMPLES, SIGNUP_EXAMPLES};
 use files::{
     CAT_EXAMPLES, GET_EXAMPLES, LS_EXAMPLES, MV_EXAMPLES, PUT_EXAMPLES, RM_EXAMPLES, WRITE_EXAMPLES,
 };
+use look::FIND_EXAMPLES;
 use operator::{
     DOCTOR_EXAMPLES, INVITE_EXAMPLES, MESSAGES_EXAMPLES, QUOTA_EXAMPLES, SPACE_REQUESTS_EXAMPLES,
     USERS_EXAMPLES,
 };
 use serve::{CONFIG_EXAMPLES, SERVE_EXAMPLES, WEB_HASH_EXAMPLES};
 use sites::{GATEWAY_EXAMPLES, PUBLISH_EXAMPLES};
+use sync::SYNC_EXAMPLES;
 use upkeep::{BACKUP_EXAMPLES, CHECK_EXAMPLES, GC_EXAMPLES, REPAIR_EXAMPLES, RESTORE_EXAMPLES};
 
 /// Your files on your own machine, encrypted before they leave your hands.
@@ -107,6 +113,16 @@ pub enum Command {
     Rm(RmArgs),
     /// Show what is known about a file or folder.
     Stat(StatArgs),
+    /// Show how much folders hold.
+    Du(DuArgs),
+    /// Search by name, kind, size and time.
+    #[command(after_help = FIND_EXAMPLES)]
+    Find(FindArgs),
+    /// Draw a folder with everything below it.
+    Tree(TreeArgs),
+    /// Keep a local folder and a folder of the account the same.
+    #[command(after_help = SYNC_EXAMPLES)]
+    Sync(SyncArgs),
 
     /// Let anybody read a file or folder, also without an account.
     #[command(after_help = PUBLISH_EXAMPLES)]
@@ -192,6 +208,10 @@ const GROUPS: [(&str, &[&str]); 3] = [
             "cp",
             "rm",
             "stat",
+            "du",
+            "find",
+            "tree",
+            "sync",
             "publish",
             "unpublish",
         ],

@@ -5,7 +5,7 @@
 
 use std::{
     ffi::OsString,
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, Metadata, OpenOptions, TryLockError},
     io::{self, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     time::SystemTime,
@@ -32,7 +32,7 @@ impl PartialFile {
         let name = target
             .file_name()
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no file name"))?;
-        let mut hidden_name = OsString::from(".kastro-part-");
+        let mut hidden_name = OsString::from(PART_PREFIX);
         // The name itself would not fit when it is as long as names can be.
         let digest = Sha256::digest(name.as_encoded_bytes());
         hidden_name.push(data_encoding::HEXLOWER.encode(digest.get(..8).unwrap_or_default()));
@@ -83,20 +83,21 @@ impl PartialFile {
         Ok(())
     }
 
-    /// Completes the file and gives it its name and modification time.
+    /// Completes the file, gives it its name and modification time, and returns how it looks.
     ///
     /// # Errors
     ///
     /// Of the file system.
-    pub fn finish(mut self, modified: Option<SystemTime>) -> io::Result<()> {
+    pub fn finish(mut self, modified: Option<SystemTime>) -> io::Result<Metadata> {
         let file = self.file.take().ok_or_else(closed)?;
         file.set_len(self.position)?;
         if let Some(modified) = modified {
             file.set_modified(modified)?;
         }
+        let found = file.metadata()?;
         std::fs::rename(&self.hidden, &self.target)?;
         self.hidden.clear();
-        Ok(())
+        Ok(found)
     }
 }
 
@@ -112,6 +113,8 @@ fn closed() -> io::Error {
     io::Error::other("the download is finished already")
 }
 
+/// How the hidden names begin.
+pub const PART_PREFIX: &str = ".kastro-part-";
 /// Zeros at least this long are not written.
 const HOLE_BYTES: usize = 64 * 1024;
 const HOLE_BYTES_I64: i64 = 64 * 1024;

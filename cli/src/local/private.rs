@@ -15,11 +15,7 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path
         .parent()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no folder"))?;
-    let mut builder = DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)?;
+    make_folder(folder)?;
     let mut hidden = path.as_os_str().to_owned();
     hidden.push(format!(".{}.new", std::process::id()));
     let mut options = OpenOptions::new();
@@ -35,4 +31,17 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&hidden);
     }
     written
+}
+
+/// Makes a folder of mode 0700, and those above it, unless they are there.
+///
+/// # Errors
+///
+/// Of the file system.
+pub fn make_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
 }

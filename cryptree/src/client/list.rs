@@ -89,6 +89,14 @@ pub struct FoundEntry {
     space: SpaceState,
 }
 
+impl FoundEntry {
+    /// Returns which file or folder it is: it keeps that when it is renamed, moved without a copy, or written. Only to be
+    /// compared.
+    pub fn id(&self) -> [u8; 32] {
+        *self.item.capability().map_key.bytes()
+    }
+}
+
 impl std::fmt::Debug for FoundEntry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FoundEntry")

@@ -1,0 +1,321 @@
+//! Making, moving, deleting and fetching on this machine.
+
+use std::{collections::BTreeMap, fs, io, path::Path};
+
+use cryptree::{
+    ClientError,
+    client::{Detail, RemoteFile as OpenFile, Session},
+};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+
+use super::{Apply, is_overtaken};
+use crate::{
+    commands::{ls::system_time, upload_folder::is_hopeless},
+    exit::{Class, Failure},
+    human,
+    local::partial::PartialFile,
+    sync::{
+        here::{ContentHasher, inode, stamp},
+        plan::Action,
+        tree::{Hash, Id, Known, Stamp, name_of, parent},
+    },
+};
+
+/// Files fetched at once; larger ones alone.
+const FILES_AT_ONCE: usize = 16;
+/// Most bytes of the files that are fetched at once, and of one that is not fetched alone.
+const BYTES_AT_ONCE: u64 = 8 << 20;
+
+impl Apply<'_> {
+    /// Makes a folder and those above it. A link is not a folder.
+    pub(super) fn make_local(&mut self, path: &str, id: Option<Id>) -> Result<bool, Failure> {
+        let mut made = String::new();
+        for name in path.split('/') {
+            made = super::joined(&made, name);
+            let local = self.here(&made);
+            match fs::symlink_metadata(&local) {
+                Ok(found) if found.is_dir() => {}
+                Ok(_) => {
+                    return Err(Failure::new(
+                        Class::Exists,
+                        format!("{} exists and is not a folder", local.display()),
+                    ));
+                }
+                Err(_) => fs::create_dir(&local)
+                    .map_err(|error| Failure::local("make the folder", &local, &error))?,
+            }
+        }
+        let local = self.here(path);
+        let found = fs::symlink_metadata(&local).map_err(|e| Failure::local("read", &local, &e))?;
+        let before = match self.state.known().get(path) {
+            Some(Known::Folder { id, .. }) => *id,
+            _ => None,
+        };
+        let known = Known::Folder {
+            inode: inode(&found),
+            id: id.or(before),
+        };
+        self.agree(path, known)?;
+        Ok(true)
+    }
+
+    pub(super) fn move_local(&mut self, from: &str, to: &str) -> Result<bool, Failure> {
+        if let Some(folder) = parent(to) {
+            self.make_local(folder, None)?;
+        }
+        let (old, new) = (self.here(from), self.here(to));
+        if fs::symlink_metadata(&new).is_ok() {
+            return Err(
+                Failure::new(Class::Exists, format!("{} exists already", new.display()))
+                    .help("it was made while this ran: run the command again"),
+            );
+        }
+        fs::rename(&old, &new).map_err(|error| Failure::local("rename", &old, &error))?;
+        self.state.moved(from, to)?;
+        self.state.flush()?;
+        Ok(true)
+    }
+
+    pub(super) fn delete_local(
+        &mut self,
+        path: &str,
+        expected: Option<&Stamp>,
+    ) -> Result<bool, Failure> {
+        let local = self.here(path);
+        let found = match fs::symlink_metadata(&local) {
+            Ok(found) => Some(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(Failure::local("read", &local, &error)),
+        };
+        let deleted = match (found, expected) {
+            (None, _) => Ok(()),
+            (Some(found), Some(expected)) => {
+                if !found.is_file() || stamp(&found) != *expected {
+                    return Ok(false);
+                }
+                fs::remove_file(&local)
+            }
+            (Some(_), None) => match fs::remove_dir(&local) {
+                // Something was put into it meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(false),
+                done => done,
+            },
+        };
+        deleted.map_err(|error| Failure::local("delete", &local, &error))?;
+        self.state.forget(path)?;
+        Ok(true)
+    }
+
+    /// Fetches files, folder by folder: what is in one folder is found with few look-ups.
+    pub(super) async fn download_all(&mut self, actions: Vec<Action>) -> Result<(), Failure> {
+        let mut folders: BTreeMap<String, BTreeMap<String, Action>> = BTreeMap::new();
+        for action in actions {
+            let path = action.path().to_owned();
+            let folder = parent(&path).unwrap_or_default().to_owned();
+            let name = name_of(&path).to_owned();
+            folders.entry(folder).or_default().insert(name, action);
+        }
+        for (folder, mut wanted) in folders {
+            if self.has_failed(&folder) && !folder.is_empty() {
+                continue;
+            }
+            match Box::pin(self.download_folder(&folder, &mut wanted)).await {
+                Ok(()) => {}
+                Err(failure) if is_hopeless(failure.class) => return Err(failure),
+                Err(failure) => self.fail(&folder, &failure),
+            }
+            // What was not found is looked for again.
+            self.is_overtaken |= !wanted.is_empty();
+            self.state.flush()?;
+        }
+        Ok(())
+    }
+
+    async fn download_folder(
+        &mut self,
+        folder: &str,
+        wanted: &mut BTreeMap<String, Action>,
+    ) -> Result<(), Failure> {
+        if !folder.is_empty() && self.state.known().get(folder).is_none() {
+            self.make_local(folder, None)?;
+        }
+        let remote_folder = match folder {
+            "" => self.remote_root.to_owned(),
+            folder => self.there(folder),
+        };
+        let session = self.session;
+        let mut reader = match session.read_folder(&remote_folder, Detail::Full).await {
+            Ok(reader) => reader,
+            Err(error) if is_overtaken(&error) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut running = FuturesUnordered::new();
+        let mut bytes = 0;
+        while !wanted.is_empty() {
+            let Some(page) = reader.next_found().await? else {
+                break;
+            };
+            for found in page.entries {
+                let Some(action) = wanted.remove(&found.entry.name) else {
+                    continue;
+                };
+                let Action::Download {
+                    path,
+                    remote,
+                    replaces,
+                } = action
+                else {
+                    continue;
+                };
+                let version = found.entry.version.map(|version| *version.as_bytes());
+                if version != remote.version {
+                    self.is_overtaken = true;
+                    continue;
+                }
+                while running.len() >= FILES_AT_ONCE
+                    || (bytes + remote.size > BYTES_AT_ONCE && !running.is_empty())
+                {
+                    if let Some(ended) = running.next().await {
+                        bytes -= self.fetched(ended)?;
+                    }
+                }
+                if let Err(failure) = self.check_room(remote.size) {
+                    self.fail(&path, &failure);
+                    continue;
+                }
+                bytes += remote.size;
+                self.report.at(&path);
+                let (local, remote_path) = (self.here(&path), self.there(&path));
+                running.push(async move {
+                    let fetched = match session.open_found(&found, &remote_path) {
+                        Ok(file) => fetch(session, file, &remote_path, &local, replaces).await,
+                        Err(error) => Err(error.into()),
+                    };
+                    (path, remote, replaces, fetched)
+                });
+            }
+        }
+        while let Some(ended) = running.next().await {
+            self.fetched(ended)?;
+        }
+        Ok(())
+    }
+
+    /// Notes what became of a file that was fetched, and returns its size.
+    fn fetched(
+        &mut self,
+        (path, remote, replaces, fetched): (
+            String,
+            crate::sync::tree::RemoteFile,
+            Option<Stamp>,
+            Result<Option<(Stamp, Hash)>, Failure>,
+        ),
+    ) -> Result<u64, Failure> {
+        let size = remote.size;
+        match fetched {
+            Ok(Some((stamp, hash))) => {
+                self.report.transferred(size);
+                let known = Known::File {
+                    stamp,
+                    remote: remote.clone(),
+                    hash: Some(hash),
+                };
+                self.agree(&path, known)?;
+                self.report.done(&Action::Download {
+                    path,
+                    remote,
+                    replaces,
+                })?;
+            }
+            Ok(None) => self.is_overtaken = true,
+            Err(failure) if is_hopeless(failure.class) => return Err(failure),
+            Err(failure) => self.fail(&path, &failure),
+        }
+        Ok(size)
+    }
+
+    /// Checks that a file of that size leaves as much free as it should.
+    fn check_room(&self, bytes: u64) -> Result<(), Failure> {
+        let Some(free) = free_bytes(self.local_root) else {
+            return Ok(());
+        };
+        if free.saturating_sub(bytes) >= self.keep_free && free >= bytes {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Class::Local,
+            format!(
+                "not downloaded: the disk has {} free, and {} are to stay free",
+                human::size(free),
+                human::size(self.keep_free)
+            ),
+        ))
+    }
+}
+
+/// Fetches a file beside its place and puts it there; none when what is there is not what the plan saw.
+async fn fetch(
+    session: &Session,
+    file: OpenFile,
+    remote: &str,
+    local: &Path,
+    replaces: Option<Stamp>,
+) -> Result<Option<(Stamp, Hash)>, Failure> {
+    match content(&file, remote, local, replaces).await {
+        // The node has dropped blocks of the state that was listed: a later look shows the present one.
+        Err(failure) if failure.class == Class::Damaged => match session.stat(remote).await {
+            Ok(entry) if entry.version == Some(file.version()) => Err(failure),
+            Ok(_) | Err(ClientError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        },
+        done => done,
+    }
+}
+
+async fn content(
+    file: &OpenFile,
+    remote: &str,
+    local: &Path,
+    replaces: Option<Stamp>,
+) -> Result<Option<(Stamp, Hash)>, Failure> {
+    let write = |error: io::Error| Failure::local("write", local, &error);
+    let mut partial = PartialFile::create(local).map_err(write)?;
+    let mut hasher = ContentHasher::new();
+    let mut bytes = 0;
+    let mut chunks = file.chunks(0);
+    while let Some(chunk) = chunks.next().await? {
+        tokio::task::block_in_place(|| {
+            hasher.update(&chunk);
+            partial.append(&chunk)
+        })
+        .map_err(write)?;
+        bytes += chunk.len() as u64;
+    }
+    if bytes != file.size() {
+        return Err(Failure::new(
+            Class::Damaged,
+            format!("`{remote}` ends after {bytes} of {} bytes", file.size()),
+        )
+        .help("nothing was kept; ask the node's operator for a check"));
+    }
+    let now = match fs::symlink_metadata(local) {
+        Ok(found) if found.is_file() => Some(stamp(&found)),
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(write(error)),
+    };
+    if now != replaces {
+        return Ok(None);
+    }
+    let found = partial
+        .finish(Some(system_time(file.properties().modified)))
+        .map_err(write)?;
+    Ok(Some((stamp(&found), hasher.finish())))
+}
+
+/// Returns the bytes that are free on the disk of a folder, where the system tells.
+#[must_use]
+pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(folder).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
