@@ -82,6 +82,10 @@ fn advice(error: &ClientError) -> (Class, &'static str) {
             Class::Conflict,
             "nothing was lost; look at what is there now, then run the command again",
         ),
+        E::KeyChanged { .. } => (
+            Class::Damaged,
+            "the key known before stays in force; compare fingerprints with them before you trust the new one",
+        ),
         E::NotEmpty { .. } => (Class::Exists, ""),
         E::IllegalVersion { .. } => (Class::Usage, ""),
         E::RateLimited { .. } => (Class::Refused, "wait a little and run the command again"),

@@ -121,6 +121,12 @@ pub enum ClientError {
     /// The name or the password is wrong.
     #[error("wrong user name or password")]
     WrongCredentials,
+    /// The node names another key for a user than the one that is known, and the known one did not sign it.
+    #[error("the key of {name} changed in a way that {name} did not sign")]
+    KeyChanged {
+        /// The user name.
+        name: String,
+    },
     /// Nobody has registered the name.
     #[error("there is no user `{name}`")]
     UnknownUser {

@@ -1,6 +1,6 @@
 //! `kastro login` and `kastro logout`: keeps a session between commands, and forgets it.
 
-use cryptree::{Environment, client::Session};
+use cryptree::{ClientError, Environment, client::Session};
 use rand_core::Rng;
 use zeroize::Zeroizing;
 
@@ -39,6 +39,7 @@ async fn log_in(
         None => password::ask(&format!("Password of {name}: "), PASSWORD)?,
     };
     let session = sign_in(&reached.client, name, &password, output).await?;
+    look_after(&session, output).await?;
     let files = SessionFiles::find(args.connection.session_dir.as_deref())?;
     keep(&session, &reached.place, &files)?;
     if output.json {
@@ -47,6 +48,22 @@ async fn log_in(
     output.hint(&format!(
         "You are logged in as {name}; `kastro logout` forgets that."
     ));
+    Ok(())
+}
+
+/// Renews the claim to the name before it expires, and makes what the account lacks.
+async fn look_after(session: &Session, output: Output) -> Result<(), Failure> {
+    match session.upkeep().await {
+        Ok(done) if done.renewed_claim => {
+            output.hint("The claim to your user name was renewed for two months.");
+        }
+        Ok(_) => {}
+        Err(error @ (ClientError::KeyChanged { .. } | ClientError::Misbehavior(_))) => {
+            return Err(error.into());
+        }
+        // The next login tries again; there is a month left.
+        Err(error) => output.hint(&format!("The account was not looked after: {error}.")),
+    }
     Ok(())
 }
 

@@ -9,13 +9,14 @@ use data_encoding::HEXLOWER;
 use pki::{
     chain::ClaimChain,
     keys::{PublicKeyHash, PublicSigningKey},
+    proof_of_work::ProofOfWork,
     username::Username,
     wire::{
         Body,
         directory::{NameRequest, PublicKeyReply},
         login_data::{LoginData, LoginResponse, MAX_LOGIN_RESPONSE_BYTES, OpaqueCipherText},
         second_factor::{MultiFactorMethods, MultiFactorRequest, MultiFactorResponse},
-        signup::SignupRequest,
+        signup::{SentLinks, SignupReply, SignupRequest, UpdateChainRequest},
     },
 };
 
@@ -65,6 +66,29 @@ impl Api {
         const CALL: &str = "peergos/v0/core/getChain";
         let body = self.by_name(CALL, name, MAX_CHAIN_BYTES).await?;
         ClaimChain::from_value(cbor_reply(CALL, &body)?).map_err(|_| ClientError::malformed(CALL))
+    }
+
+    /// Replaces the claim chain of a name by one that extends it; false when the registrar asks for a proof of work.
+    pub async fn update_chain(
+        &self,
+        name: &Username,
+        chain: &ClaimChain,
+    ) -> Result<bool, ClientError> {
+        const CALL: &str = "peergos/v0/core/updateChain";
+        let request = UpdateChainRequest {
+            username: name.to_string(),
+            chain: SentLinks::new(chain.clone()),
+            proof: ProofOfWork::empty().encode().into(),
+            token: String::new(),
+        };
+        let request = ApiRequest::new(CALL, SignupReply::MAX_BYTES).with_body(request.to_body());
+        // The same chain again changes nothing.
+        let body = self.call(request, Repeat::Safe).await?;
+        match SignupReply::from_body(&body) {
+            Ok(SignupReply::Accepted) => Ok(true),
+            Ok(SignupReply::MoreWork(_)) => Ok(false),
+            Err(_) => Err(ClientError::malformed(CALL)),
+        }
     }
 
     async fn by_name(

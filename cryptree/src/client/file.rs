@@ -20,13 +20,15 @@ use super::{
     version::Version,
 };
 use crate::{
-    chunk_chain::{CHUNK_BYTES, ChunkPlace, chunk_count, chunk_index, fit_chunk},
+    chunk_chain::{CHUNK_BYTES, ChunkPlace, MAX_CHUNKS, chunk_count, chunk_index, fit_chunk},
     error::ClientError,
     properties::FileProperties,
 };
 
 /// Chunks being fetched and opened at once; each costs up to two times 5 MiB of memory.
 const CHUNKS_IN_FLIGHT: usize = 2;
+/// Chunks skipped at once on the way to one far away: 320 GiB.
+const CHUNKS_PER_LEG: u64 = 1 << 16;
 /// Chunk nodes looked up per request.
 const NODES_PER_LOOKUP: u64 = 20;
 
@@ -231,8 +233,21 @@ impl RemoteFile {
             let chunk = self.chunks(index).next().await?;
             return chunk.ok_or_else(|| self.damaged());
         };
-        let place = ChunkPlace::first(&self.first.capability)
-            .advance(secret, index)
+        if index >= MAX_CHUNKS {
+            return Err(self.damaged());
+        }
+        let mut place = ChunkPlace::first(&self.first.capability);
+        let mut at = 0;
+        // Every step is a hash, and the size is only claimed: no more steps than chunks that are there.
+        while index - at > CHUNKS_PER_LEG {
+            place = place
+                .advance(secret, CHUNKS_PER_LEG)
+                .ok_or_else(|| self.damaged())?;
+            at += CHUNKS_PER_LEG;
+            self.chunk_nodes(at, vec![place.clone()]).await?;
+        }
+        let place = place
+            .advance(secret, index - at)
             .ok_or_else(|| self.damaged())?;
         let nodes = self.chunk_nodes(index, vec![place]).await?;
         let (index, node) = nodes.into_iter().next().ok_or_else(|| self.damaged())?;

@@ -201,6 +201,22 @@ impl Folder {
         Ok(())
     }
 
+    /// Removes the entries that readers must not use, and returns how many there were.
+    pub(crate) async fn remove_unreadable(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+    ) -> Result<usize, ClientError> {
+        let mut removed = 0;
+        for index in 0..self.pages.len() {
+            let on_page = self.children(snapshot, index).await?.remove_unreadable();
+            if on_page > 0 {
+                self.touch(index);
+            }
+            removed += on_page;
+        }
+        Ok(removed)
+    }
+
     fn page_of(&self, name: &FileName) -> Result<usize, ClientError> {
         let page = self.names.get(name.as_str()).copied();
         page.ok_or_else(|| ClientError::not_found(name.as_str()))

@@ -63,7 +63,10 @@ mod sign_up;
 mod snapshot;
 mod space;
 mod transfer;
+mod trust;
+mod upkeep;
 mod upload;
+mod verify;
 mod version;
 mod walk;
 
@@ -76,7 +79,9 @@ pub use published::{PublishedFiles, PublishedItem, Versions};
 pub use record::UnfinishedUpload;
 pub use session::{Session, Space};
 pub use sign_in::{FactorCode, PendingSignIn, SignIn};
+pub use upkeep::Upkeep;
 pub use upload::{IfExists, Progress, UploadOptions, Uploaded};
+pub use verify::ContentCheck;
 pub use version::Version;
 pub use walk::{Walk, WalkedFolder};
 

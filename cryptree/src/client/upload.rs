@@ -42,6 +42,8 @@ pub enum IfExists {
     Replace,
     /// Replace this state of the file; one in any other state keeps its name.
     ReplaceVersion(Version),
+    /// Replace this state of the file, or fail with [`ClientError::ChangedElsewhere`].
+    ReplaceExactly(Version),
 }
 
 /// How a file is uploaded.
@@ -201,7 +203,7 @@ impl Upload<'_> {
     /// Returns what the upload replaces, by what it finds when it begins.
     fn base(&self, target: &Target) -> Base {
         Base(match self.options.if_exists {
-            IfExists::ReplaceVersion(version) => Some(version),
+            IfExists::ReplaceVersion(version) | IfExists::ReplaceExactly(version) => Some(version),
             IfExists::Fail | IfExists::Replace => target.existing.as_ref().map(Item::version),
         })
     }
@@ -217,8 +219,14 @@ impl Upload<'_> {
     }
 
     fn since(&self, base: Base, target: Target) -> Result<Target, ClientError> {
+        let found = target.existing.as_ref().map(Item::version);
+        if matches!(self.options.if_exists, IfExists::ReplaceExactly(_)) && found != base.0 {
+            return Err(ClientError::ChangedElsewhere {
+                path: self.path.to_string(),
+            });
+        }
         match &target.existing {
-            Some(existing) if Some(existing.version()) != base.0 => self.beside(target),
+            Some(_) if found != base.0 => self.beside(target),
             Some(existing) => {
                 existing.writable(self.path)?;
                 Ok(target)

@@ -91,6 +91,14 @@ impl ChildList {
             .map(|i| self.children.remove(i))
     }
 
+    /// Removes the entries that readers must not use, and returns how many there were.
+    pub fn remove_unreadable(&mut self) -> usize {
+        let before = self.children.len();
+        self.children
+            .retain(|child| !matches!(child, Child::Unreadable(..)));
+        before - self.children.len()
+    }
+
     fn position(&self, name: &FileName, capability: &RelativeCapability) -> Option<usize> {
         self.children.iter().position(|child| {
             child.name() == Some(name)

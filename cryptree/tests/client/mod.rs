@@ -7,9 +7,11 @@ mod conflicts;
 mod costs;
 mod files;
 mod model;
+mod promises;
 mod sessions;
 mod simulation;
 mod surgery;
+mod trust;
 mod two_devices;
 
 use std::sync::Arc;

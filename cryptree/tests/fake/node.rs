@@ -34,7 +34,7 @@ use pki::{
             FactorAnswer, FactorName, MethodKind, MultiFactorMethod, MultiFactorMethods,
             MultiFactorRequest, MultiFactorResponse,
         },
-        signup::SignupRequest,
+        signup::{SignupReply, SignupRequest, UpdateChainRequest},
         trailer::encode_trailer,
     },
     writer_data::WriterData,
@@ -211,6 +211,7 @@ impl FakeNode {
                     .into())
             }
             "peergos/v0/core/signup" => self.sign_up(request),
+            "peergos/v0/core/updateChain" => self.update_chain(request),
             "peergos/v0/login/getLogin" => self.login(&query),
             "peergos/v0/login/setLogin" => self.set_login(request, &query),
             "peergos/v0/bats/getUserBats" => {
@@ -415,6 +416,18 @@ impl FakeNode {
         );
         state.bats.insert(request.username, vec![bat.bat]);
         Ok(Bytes::from_static(&[1]))
+    }
+
+    fn update_chain(&self, request: &ApiRequest) -> Result<Bytes, String> {
+        let request = UpdateChainRequest::from_body(&request.body.clone().unwrap());
+        let request = request.map_err(text)?;
+        let name = pki::username::Username::parse(&request.username).map_err(text)?;
+        let keys = pki::chain::OwnerKeys::inline_only();
+        let mut state = self.state.lock().unwrap();
+        let known = state.chains.get(name.as_str()).ok_or("no such user")?;
+        let merged = ClaimChain::merge(known, request.chain.get(), &name, &keys).map_err(text)?;
+        state.chains.insert(request.username, merged);
+        Ok(SignupReply::Accepted.to_body().into())
     }
 
     fn login(&self, query: &Query<'_>) -> Result<Bytes, String> {

@@ -25,6 +25,13 @@ impl TestSurroundings {
             seeds: Mutex::new(ChaCha20Rng::seed_from_u64(seed)),
         }
     }
+
+    /// The same, so many days later.
+    pub(crate) fn later(seed: u64, days: u64) -> Self {
+        let later = Self::new(seed);
+        later.millis.fetch_add(days * 86_400_000, Ordering::Relaxed);
+        later
+    }
 }
 
 #[async_trait::async_trait]
