@@ -54,7 +54,7 @@ pub(crate) async fn post(node: &Node, target: &str, body: impl Into<Bytes>) -> R
 impl Account {
     pub(crate) async fn sign_up(node: &Node, name: &str, seed: u8) -> Result<Self> {
         let key = SecretKeyWithHash::new(SecretSigningKey::from_seed(&[seed; 32]));
-        let root = WriterData::new_writer(key.writer()).to_block()?;
+        let root = root_of(&key, None)?;
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
         let expiry = default_expiry(i64::try_from(now.as_secs())?);
         let link = ClaimLink::sign(&name.parse()?, expiry, node.id().clone(), key.secret())?;
@@ -129,9 +129,7 @@ impl Account {
     ) -> Result<()> {
         let transaction = format!("t{}", self.sequence);
         let tree = linked(&format!("tree {}", self.sequence), shares)?;
-        let mut root = WriterData::new_writer(self.key.writer());
-        root.tree = Some(tree.cid().clone());
-        let root = root.to_block()?;
+        let root = root_of(&self.key, Some(tree.cid()))?;
         let mut all = blocks.to_vec();
         let cid = root.cid().clone();
         all.extend([tree, root]);
@@ -170,6 +168,15 @@ impl Account {
         self.has_written = true;
         Ok(())
     }
+}
+
+/// The root block of a writer that owns no other writers.
+fn root_of(key: &SecretKeyWithHash, tree: Option<&Cid>) -> Result<Block> {
+    let mut root = WriterData::new_writer(key.writer());
+    // Without the map of owned writers, which would have to be stored too.
+    root.owned = None;
+    root.tree = tree.cloned();
+    Ok(root.to_block()?)
 }
 
 fn signature(key: &SecretKeyWithHash, cid: &Cid) -> Result<Bytes> {
