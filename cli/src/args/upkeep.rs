@@ -22,6 +22,11 @@ pub struct GcArgs {
     #[arg(long)]
     pub now: bool,
 
+    /// Afterwards, give what is free inside of the database file back to the file system. All other calls wait
+    /// meanwhile: seconds for each gigabyte of small blocks.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub compact: bool,
+
     /// Which node.
     #[command(flatten)]
     pub node: OperatorOptions,
@@ -41,6 +46,11 @@ pub struct CheckArgs {
     /// Begin anew, also when an earlier check was broken off.
     #[arg(long)]
     pub fresh: bool,
+
+    /// First verify every page of the database file. All other calls wait meanwhile: seconds for each gigabyte of
+    /// small blocks.
+    #[arg(long)]
+    pub database: bool,
 
     /// Which node.
     #[command(flatten)]

@@ -2,7 +2,7 @@
 
 use node::{
     check::{Finding, Report, Severity},
-    operator::upkeep::{Check, Repair, RepairOutcome},
+    operator::upkeep::{Check, Database, Repair, RepairOutcome},
 };
 
 use crate::{
@@ -28,7 +28,14 @@ pub async fn run(args: &CheckArgs, output: Output) -> Result<(), Failure> {
         is_quick: args.quick,
         is_fresh: args.fresh,
     };
-    let report = operator.ask_for(operation, output).await;
+    let verified = match args.database {
+        true => operator.ask_for(Database::Verify, output).await.map(drop),
+        false => Ok(()),
+    };
+    let report = match verified {
+        Ok(()) => operator.ask_for(operation, output).await,
+        Err(failure) => Err(failure),
+    };
     operator.close().await;
     let report = report?;
     if output.json {

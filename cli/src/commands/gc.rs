@@ -2,7 +2,7 @@
 
 use node::{
     gc::{Outcome, OwnerReport, Report},
-    operator::collect::CollectGarbage,
+    operator::{collect::CollectGarbage, upkeep::Database},
 };
 
 use crate::{
@@ -26,12 +26,25 @@ pub async fn run(args: &GcArgs, output: Output) -> Result<(), Failure> {
         now: args.now,
     };
     let report = operator.ask_for(operation, output).await;
+    let compacted = match (&report, args.compact) {
+        (Ok(_), true) => Some(operator.ask_for(Database::Compact, output).await),
+        _ => None,
+    };
     operator.close().await;
     let report = report?;
     if output.json {
         output.json(&report)?;
     } else {
         show(&report, output)?;
+    }
+    if let Some(file) = compacted.transpose()?.flatten()
+        && !output.json
+    {
+        output.line(&format!(
+            "the database file had {} and has {}",
+            human::size(file.before_bytes),
+            human::size(file.after_bytes),
+        ))?;
     }
     if report.alarms > 0 {
         return Err(Failure::new(

@@ -188,6 +188,7 @@ operations! {
     collect::CollectGarbage,
     upkeep::Check,
     upkeep::Repair,
+    upkeep::Database,
     upkeep::ShowScrub,
     upkeep::Backup,
     removal::RemoveUser,

@@ -189,6 +189,63 @@ impl Operation for Repair {
     }
 }
 
+/// Looks after the database file of the store. Every other call waits meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Database {
+    /// Give free pages back to the file system.
+    Compact,
+    /// Verify every page.
+    Verify,
+}
+
+/// What became of the database file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseFile {
+    /// Its length in bytes before.
+    pub before_bytes: u64,
+    /// Its length in bytes now.
+    pub after_bytes: u64,
+}
+
+impl Operation for Database {
+    const NAME: &'static str = "database";
+    type Outcome = Option<DatabaseFile>;
+
+    async fn run(self, node: &Node, _report: &Report) -> Result<Option<DatabaseFile>, Failed> {
+        let store: &dyn Store = &*node.state().store;
+        let upkeep = store.upkeep().ok_or_else(|| {
+            Failed::new(
+                FailedKind::NotAllowed,
+                "this node's store has no database file of its own",
+            )
+        })?;
+        if self == Self::Verify {
+            return match upkeep.verify_pages().await {
+                Ok(()) => Ok(None),
+                Err(error @ StoreError::Database(_)) => {
+                    Err(Failed::of(FailedKind::Damaged, &error).help(
+                        "blocks in files are not affected; make a backup now if that still works, \
+                         and restore it, or the newest one, into a new folder",
+                    ))
+                }
+                Err(error) => Err(error.into()),
+            };
+        }
+        match upkeep.compact().await {
+            Ok((before_bytes, after_bytes)) => Ok(Some(DatabaseFile {
+                before_bytes,
+                after_bytes,
+            })),
+            Err(StoreError::Busy) => Err(Failed::new(
+                FailedKind::Conflict,
+                "a backup is reading the database",
+            )
+            .help("try again when it is done")),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
 /// Shows how the scrub is doing.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ShowScrub {

@@ -40,6 +40,8 @@ use crate::store::model_disk::Dice;
 const FOLDER: &str = "KASTRO_NODE_VICTIM";
 /// Durable step before which the victim aborts, and how many versions it stores then.
 const ABORT_AT: &str = "KASTRO_NODE_ABORT_AT";
+/// Set when the victim's disk flushes nothing.
+const SKIP_FLUSHES: &str = "KASTRO_NODE_SKIP_FLUSHES";
 const ROUNDS: &str = "KASTRO_KILL_ROUNDS";
 const CUTS: &str = "KASTRO_CUT_ROUNDS";
 const USERS: [(&str, u8); 3] = [("alice", 7), ("bob", 8), ("carol", 9)];
@@ -86,8 +88,10 @@ async fn node_victim() {
         return;
     };
     let abort_at = std::env::var(ABORT_AT).ok().map(|n| n.parse().unwrap());
+    let skips_flushes = std::env::var_os(SKIP_FLUSHES).is_some();
     let disk: Arc<dyn Disk> = match abort_at {
-        Some(at) => Arc::new(AbortingDisk::new(at)),
+        _ if skips_flushes => Arc::new(AbortingDisk::new(u64::MAX, true)),
+        Some(at) => Arc::new(AbortingDisk::new(at, false)),
         None => Arc::new(SystemDisk),
     };
     // Never removed by the victim: the parent owns it.
@@ -102,18 +106,21 @@ async fn node_victim() {
     println!("done");
 }
 
-/// A disk that ends the process before its n-th durable step.
+/// A disk that ends the process before its n-th durable step, or that does not flush: a broken engine that the power
+/// cuts must find out.
 #[derive(Debug)]
 struct AbortingDisk {
     steps: Arc<AtomicU64>,
     at: u64,
+    skips_flushes: bool,
 }
 
 impl AbortingDisk {
-    fn new(at: u64) -> Self {
+    fn new(at: u64, skips_flushes: bool) -> Self {
         Self {
             steps: Arc::default(),
             at,
+            skips_flushes,
         }
     }
 
@@ -138,6 +145,9 @@ impl Disk for AbortingDisk {
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         self.step("sync_folder");
+        if self.skips_flushes {
+            return Ok(());
+        }
         SystemDisk.sync_folder(path)
     }
 
@@ -148,6 +158,9 @@ impl Disk for AbortingDisk {
             fs::write(path, &bytes[..bytes.len() / 2])?;
         }
         self.step("write_new, torn");
+        if self.skips_flushes {
+            return fs::write(path, bytes);
+        }
         SystemDisk.write_new(path, bytes)
     }
 
@@ -187,6 +200,7 @@ impl Disk for AbortingDisk {
             file: SystemDisk.database(path)?,
             steps: self.steps.clone(),
             at: self.at,
+            skips_flushes: self.skips_flushes,
         }))
     }
 
@@ -200,6 +214,7 @@ struct AbortingFile {
     file: Box<dyn StorageBackend>,
     steps: Arc<AtomicU64>,
     at: u64,
+    skips_flushes: bool,
 }
 
 impl StorageBackend for AbortingFile {
@@ -218,7 +233,9 @@ impl StorageBackend for AbortingFile {
 
     fn sync_data(&self) -> io::Result<()> {
         step(&self.steps, self.at, "database sync");
-        self.file.sync_data()?;
+        if !self.skips_flushes {
+            self.file.sync_data()?;
+        }
         step(&self.steps, self.at, "database synced");
         Ok(())
     }
@@ -240,6 +257,10 @@ struct Victim {
 
 impl Victim {
     fn start(folder: &Path, abort_at: Option<u64>) -> Self {
+        Self::start_with(folder, abort_at, false)
+    }
+
+    fn start_with(folder: &Path, abort_at: Option<u64>, skips_flushes: bool) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .args(["--exact", "upkeep::kill::node_victim", "--nocapture"])
@@ -248,6 +269,9 @@ impl Victim {
             .stderr(Stdio::null());
         if let Some(at) = abort_at {
             command.env(ABORT_AT, at.to_string());
+        }
+        if skips_flushes {
+            command.env(SKIP_FLUSHES, "1");
         }
         let mut child = command.spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
@@ -491,22 +515,58 @@ async fn rel_2_power_cut() {
         let mut victim = Victim::start(rig.victim.path(), None);
         for round in 0..rounds / 2 {
             victim.work_for(Duration::from_millis(100 + dice.roll(400)));
-            let acknowledged = victim.so_far();
-            assert!(acknowledged.iter().any(|n| *n > 0), "the victim works");
-            let text = |name: &str| rig.outer.join(name).to_str().unwrap().to_owned();
-            let (from, to) = (text("inner.img"), text("cut.img"));
-            run("cp", &["--reflink=always", &from, &to]).unwrap();
-            let cut = tempfile::tempdir_in(rig.folder.path()).unwrap();
-            let context = format!("{options}, cut {round}");
-            {
-                let mount = Mount::new("power_cut", &cut.path().join("data"), &["-o", "loop", &to]);
-                let _mount = mount.unwrap();
-                verify(cut.path(), &acknowledged, &context).await;
-            }
-            fs::remove_file(to).unwrap();
+            cut(&rig, &mut victim, format!("{options}, cut {round}")).await;
             cuts += 1;
         }
         victim.end(true);
     }
     println!("{cuts} power cuts, nothing acknowledged was lost");
+}
+
+/// Copies the disk as it is this moment and looks at what a machine that lost power would find.
+async fn cut(rig: &Rig, victim: &mut Victim, context: String) {
+    let acknowledged = victim.so_far();
+    assert!(acknowledged.iter().any(|n| *n > 0), "the victim works");
+    let text = |name: &str| rig.outer.join(name).to_str().unwrap().to_owned();
+    let (from, to) = (text("inner.img"), text("cut.img"));
+    run("cp", &["--reflink=always", &from, &to]).unwrap();
+    let cut = tempfile::tempdir_in(rig.folder.path()).unwrap();
+    {
+        let mount = Mount::new("power_cut", &cut.path().join("data"), &["-o", "loop", &to]);
+        let _mount = mount.unwrap();
+        verify(cut.path(), &acknowledged, &context).await;
+    }
+    fs::remove_file(to).unwrap();
+}
+
+/// Negative control of REL-2: the same cuts find out an engine that acknowledges before it flushes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root, loop devices and mkfs.xfs; the command is at the top of the file"]
+async fn rel_2_power_cut_finds_out_an_engine_that_does_not_flush() {
+    if is_victim() {
+        return;
+    }
+    let rig = match Rig::new("data=writeback") {
+        Ok(rig) => rig,
+        Err(why) => {
+            println!("SKIP rel_2_power_cut: {why}");
+            return;
+        }
+    };
+    let mut victim = Victim::start_with(rig.victim.path(), None, true);
+    let mut cuts = 0;
+    let found = loop {
+        victim.work_for(Duration::from_millis(300));
+        cuts += 1;
+        let look = std::panic::AssertUnwindSafe(cut(&rig, &mut victim, format!("cut {cuts}")));
+        if futures_util::FutureExt::catch_unwind(look).await.is_err() {
+            break true;
+        }
+        if cuts >= 20 {
+            break false;
+        }
+    };
+    victim.end(true);
+    assert!(found, "{cuts} cuts of a disk without flushes found nothing");
+    println!("found out at cut {cuts}");
 }
