@@ -261,7 +261,7 @@ async fn no_leftovers(store: &DiskStore, disk: &ModelDisk) -> Result<(), String>
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stop_after_any_flush_loses_nothing_acknowledged() {
+async fn rel_2_a_stop_after_any_flush_loses_nothing_acknowledged() {
     let stops = stop_after_every_flush(Plan::default(), 4).await.unwrap();
     assert!(stops > 30, "{stops} flushes are too few for this history");
 }
@@ -337,7 +337,7 @@ async fn a_stop_among_concurrent_writers_loses_nothing_acknowledged() {
 
 /// The tests above must be able to fail.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_engine_that_does_not_flush_is_found_out() {
+async fn rel_2_an_engine_that_does_not_flush_is_found_out() {
     let folders = Plan {
         skip_folder_flushes: true,
         ..Plan::default()
@@ -392,7 +392,7 @@ async fn fail_every_change(kind: ErrorKind) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_io_error_anywhere_loses_nothing_acknowledged() {
+async fn rel_3_an_io_error_anywhere_loses_nothing_acknowledged() {
     fail_every_change(ErrorKind::Other).await;
 }
 
@@ -442,7 +442,7 @@ async fn a_full_disk_is_survived_without_a_restart() {
 
 /// REL-4: nothing is acknowledged on top of a flush that failed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_failed_flush_of_the_database_writes_stop_and_reads_go_on() {
+async fn rel_4_after_a_failed_flush_writes_stop_and_reads_go_on() {
     let mut halts = 0;
     for n in 0..40 {
         let disk = ModelDisk::default();

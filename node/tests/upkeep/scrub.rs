@@ -1,6 +1,14 @@
 //! The scrub finds damage at a bounded rate and goes on where it was (REL-14).
+//!
+//! 100,000 blocks, and what readers and writers notice of a pass at the default rate:
+//! `cargo test --release -p node --test main rel_14_a_hundred -- --ignored --nocapture`
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use node::{
     check::{Next, Scrub, ScrubOptions},
@@ -19,6 +27,22 @@ fn options() -> ScrubOptions {
     }
 }
 
+/// Changes a bit in the files of blocks; returns their names.
+fn harm(data: &Path, blocks: &[&champ::Block]) -> Vec<String> {
+    let runs = fs::read_dir(data.join("store/blocks")).unwrap();
+    for file in runs.flat_map(|run| fs::read_dir(run.unwrap().path()).unwrap()) {
+        let path = file.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let is_harmed = |block: &&champ::Block| name.starts_with(&block.cid().storage_key());
+        if blocks.iter().any(is_harmed) {
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[5_000] ^= 0x80;
+            fs::write(&path, bytes).unwrap();
+        }
+    }
+    blocks.iter().map(|b| b.cid().to_string()).collect()
+}
+
 #[tokio::test]
 async fn rel_14_scrub_reports_exactly_the_damaged_blocks_slowly_and_resumes() {
     let world = World::new().await;
@@ -35,18 +59,8 @@ async fn rel_14_scrub_reports_exactly_the_damaged_blocks_slowly_and_resumes() {
         .put_blocks(&space, blocks.clone(), None)
         .await
         .unwrap();
-    let expected = [3, 77, 699].map(|n: usize| blocks[n].cid().to_string());
-    let runs = fs::read_dir(world.data().join("store/blocks")).unwrap();
-    for file in runs.flat_map(|run| fs::read_dir(run.unwrap().path()).unwrap()) {
-        let path = file.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        let harmed = [3, 77, 699].map(|n: usize| blocks[n].cid().storage_key());
-        if harmed.iter().any(|key| name.starts_with(key)) {
-            let mut bytes = fs::read(&path).unwrap();
-            bytes[5_000] ^= 0x80;
-            fs::write(&path, bytes).unwrap();
-        }
-    }
+    let harmed = [&blocks[3], &blocks[77], &blocks[699]];
+    let expected = harm(&world.data(), &harmed);
 
     let now = 1_000 + 40 * DAY;
     let mut scrub = scrub;
@@ -72,7 +86,7 @@ async fn rel_14_scrub_reports_exactly_the_damaged_blocks_slowly_and_resumes() {
         .iter()
         .filter_map(|f| f.cid.clone())
         .collect();
-    let mut expected = expected.to_vec();
+    let mut expected = expected;
     found.sort();
     expected.sort();
     assert_eq!(found, expected);
@@ -102,4 +116,80 @@ async fn rel_14_scrub_reports_exactly_the_damaged_blocks_slowly_and_resumes() {
         ..options()
     };
     assert_eq!(scrub.step(store, never, now, 0).await.unwrap(), Next::Never);
+}
+
+/// Reads and writes for a while; returns the time that 99 of 100 stay below.
+async fn foreground(world: &World, salt: u64, how_long: Duration) -> Duration {
+    let space = Partition::new("w").unwrap();
+    let begun = Instant::now();
+    let mut times = Vec::new();
+    let mut n = 0;
+    while begun.elapsed() < how_long {
+        n += 1;
+        let started = Instant::now();
+        if n % 4 == 0 {
+            let block = raw(1_000_000 * salt + n, 1_000);
+            let put = world.store.put_blocks(&space, vec![block], None);
+            put.await.unwrap();
+        } else {
+            let cid = raw(n * 7_919 % 100_000, 1_000).cid().clone();
+            assert!(world.store.block(&space, &cid).await.unwrap().is_some());
+        }
+        times.push(started.elapsed());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    times.sort_unstable();
+    times[times.len() * 99 / 100]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a minute; the command is at the top of the file"]
+async fn rel_14_a_hundred_thousand_blocks_are_scrubbed_unnoticed() {
+    let world = World::new().await;
+    let space = Partition::new("w").unwrap();
+    for first in (0..100_000).step_by(5_000) {
+        let blocks = (first..first + 5_000).map(|n| raw(n, 1_000)).collect();
+        world.store.put_blocks(&space, blocks, None).await.unwrap();
+    }
+    let large: Vec<_> = (200_000..200_100).map(|n| raw(n, 66_000)).collect();
+    let put = world.store.put_blocks(&space, large.clone(), None);
+    put.await.unwrap();
+    let expected = harm(&world.data(), &[&large[1], &large[50], &large[99]]);
+    let mut ratios = Vec::new();
+    for round in 0..3_u64 {
+        let alone = foreground(&world, 2 + 2 * round, Duration::from_secs(5)).await;
+        let scrub = Arc::new(Scrub::default());
+        scrub.start_now(&*world.store).await.unwrap();
+        let (store, passing) = (world.store.clone(), scrub.clone());
+        let pass = tokio::spawn(async move {
+            let before = passing.remembered(&*store).await.unwrap().unwrap().last;
+            while passing.state().is_none_or(|state| state.last == before) {
+                let now = 1_000 + i64::try_from(round).unwrap() * 100 * DAY;
+                let step = passing.step(&*store, ScrubOptions::default(), now, 7);
+                match step.await.unwrap() {
+                    Next::After(wait) => tokio::time::sleep(wait).await,
+                    Next::Never => panic!("it scrubs"),
+                }
+            }
+        });
+        let beside = foreground(&world, 3 + 2 * round, Duration::from_secs(5)).await;
+        pass.await.unwrap();
+        let state = scrub.state().unwrap();
+        let last = state.last.unwrap();
+        assert!(last.blocks >= 100_100);
+        assert_eq!(last.damaged, 3);
+        let mut found: Vec<_> = state
+            .findings
+            .iter()
+            .filter_map(|f| f.cid.clone())
+            .collect();
+        let mut expected = expected.clone();
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected);
+        ratios.push(beside.as_secs_f64() / alone.as_secs_f64());
+        println!("p99 alone {alone:?}, beside the scrub {beside:?}");
+    }
+    // Other work on the machine can spoil a round, not all of them.
+    assert!(ratios.iter().any(|ratio| *ratio < 1.2), "{ratios:?}");
 }
