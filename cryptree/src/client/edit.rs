@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use futures_util::{AsyncRead, FutureExt, future::BoxFuture};
+use futures_util::{FutureExt, future::BoxFuture};
 
 use super::{
     Session,
-    file::{ChunkReader, RemoteFile},
+    content::Content,
+    file::RemoteFile,
     folder::Folder,
     nodes,
     path::RemotePath,
@@ -19,7 +20,7 @@ use crate::{
     capability::Child,
     directory::{ChildList, ItemKeys},
     error::ClientError,
-    properties::{FileName, FileProperties, Timestamp},
+    properties::{FileName, FileProperties},
 };
 
 /// Folders within folders that a copy follows.
@@ -403,62 +404,6 @@ impl Account {
         draft.commit().await?;
         Ok(Moved::Done)
     }
-
-    /// Sets when the content of a file was changed, or whether an item is hidden.
-    async fn set_properties_once(
-        &self,
-        path: &RemotePath,
-        change: &(dyn Fn(&mut FileProperties) + Sync),
-    ) -> Result<(), ClientError> {
-        let lock = self.locks.of(&self.home.writer);
-        let _writing = lock.lock().await;
-        let mut snapshot = Snapshot::new(self);
-        let (item, _) = snapshot.resolve(path).await?;
-        let signer = item.writable(path)?;
-        let mut properties = item.opened.properties.clone();
-        change(&mut properties);
-        let mut draft = self.draft(&mut snapshot, &item, signer).await?;
-        let changed = item
-            .opened
-            .with_properties(properties, None, &mut *self.random())?;
-        draft.put(changed, Some(&item.opened.cid)).await?;
-        draft.commit().await.map(|_| ())
-    }
-}
-
-impl Session {
-    /// Sets the modification time.
-    ///
-    /// # Errors
-    /// [`ClientError::NotFound`], [`ClientError::ReadOnly`].
-    pub async fn set_modified(&self, path: &str, modified: Timestamp) -> Result<(), ClientError> {
-        self.set_properties(path, &move |properties| properties.modified = modified)
-            .await
-    }
-
-    /// Sets whether an item is hidden.
-    ///
-    /// # Errors
-    /// [`ClientError::NotFound`], [`ClientError::ReadOnly`].
-    pub async fn set_hidden(&self, path: &str, is_hidden: bool) -> Result<(), ClientError> {
-        self.set_properties(path, &move |properties| properties.is_hidden = is_hidden)
-            .await
-    }
-
-    async fn set_properties(
-        &self,
-        path: &str,
-        change: &(dyn Fn(&mut FileProperties) + Sync),
-    ) -> Result<(), ClientError> {
-        let path: RemotePath = path.parse()?;
-        let mut runs = self.account.runs();
-        loop {
-            match self.account.set_properties_once(&path, change).await {
-                Err(error) => runs.again_after(error).await?,
-                done => return done,
-            }
-        }
-    }
 }
 
 async fn find(
@@ -480,65 +425,5 @@ async fn find(
 fn exists(path: &RemotePath) -> ClientError {
     ClientError::Exists {
         path: path.to_string(),
-    }
-}
-
-/// The content of a remote file as something to read from.
-pub(super) struct Content<'a> {
-    next: Option<BoxFuture<'a, Fetched<'a>>>,
-    reader: Option<ChunkReader<'a>>,
-    rest: bytes::Bytes,
-}
-
-type Fetched<'a> = (ChunkReader<'a>, Result<Option<bytes::Bytes>, ClientError>);
-
-impl<'a> Content<'a> {
-    pub(super) fn new(file: &'a RemoteFile) -> Self {
-        Self {
-            next: None,
-            reader: Some(file.chunks(0)),
-            rest: bytes::Bytes::new(),
-        }
-    }
-}
-
-impl AsyncRead for Content<'_> {
-    fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-        buffer: &mut [u8],
-    ) -> std::task::Poll<std::io::Result<usize>> {
-        use std::task::Poll;
-        while self.rest.is_empty() {
-            if let Some(mut reader) = self.reader.take() {
-                self.next = Some(
-                    async move {
-                        let chunk = reader.next().await;
-                        (reader, chunk)
-                    }
-                    .boxed(),
-                );
-            }
-            let Some(next) = &mut self.next else {
-                return Poll::Ready(Ok(0));
-            };
-            let (reader, chunk) = std::task::ready!(next.poll_unpin(context));
-            self.next = None;
-            match chunk {
-                Ok(Some(chunk)) if chunk.is_empty() => self.reader = Some(reader),
-                Ok(Some(chunk)) => {
-                    self.rest = chunk;
-                    self.reader = Some(reader);
-                }
-                Ok(None) => return Poll::Ready(Ok(0)),
-                Err(error) => return Poll::Ready(Err(std::io::Error::other(error))),
-            }
-        }
-        let n = buffer.len().min(self.rest.len());
-        let taken = self.rest.split_to(n);
-        if let Some(target) = buffer.get_mut(..n) {
-            target.copy_from_slice(&taken);
-        }
-        Poll::Ready(Ok(n))
     }
 }

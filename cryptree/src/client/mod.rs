@@ -5,44 +5,15 @@
 //! signature and what was seen before; nothing acknowledged is ever replaced by an older or foreign state; a
 //! dropped future leaves the old or the new state, never a mixture.
 //!
-//! ```no_run
-//! use std::sync::Arc;
-//!
-//! use cryptree::{
-//!     Client, ClientError, Environment, Transport,
-//!     client::{Detail, UploadOptions},
-//! };
-//! use futures_util::io::Cursor;
-//!
-//! async fn tour(
-//!     node: Arc<dyn Transport>,
-//!     surroundings: Arc<dyn Environment>,
-//! ) -> Result<(), ClientError> {
-//!     let client = Client::new(node, surroundings);
-//!     let session = client.sign_up("alice", "correct horse battery staple", "").await?;
-//!     session.make_folder("/alice/docs").await?;
-//!     let text = b"only alice can read this";
-//!     let (size, options) = (Some(text.len() as u64), UploadOptions::default());
-//!     session
-//!         .upload("/alice/docs/note", &mut Cursor::new(text), size, &options, &mut |done, _| {
-//!             println!("{done} bytes are safe");
-//!         })
-//!         .await?;
-//!     for entry in session.list("/alice/docs", Detail::Full).await?.entries {
-//!         println!("{} has {:?} bytes", entry.name, entry.size_bytes);
-//!     }
-//!     // From another machine, with nothing but name and password:
-//!     let session = client.sign_in("alice", "correct horse battery staple").await?.done()?;
-//!     assert_eq!(session.read("/alice/docs/note", 1 << 20).await?, text);
-//!     Ok(())
-//! }
-//! ```
+//! The page of the crate has examples that compile.
 
+mod attributes;
 mod blocks;
 mod bulk;
 mod cache;
 mod change;
 mod conflict;
+mod content;
 mod draft;
 mod edit;
 mod file;

@@ -370,6 +370,6 @@ async fn a_hundred_thousand_operations_agree_with_the_model() {
     let rounds = total.div_ceil(5000);
     for round in 0..rounds {
         let counts = simulate(seed * 1000 + round, 5000).await;
-        println!("seed {}: {counts:?}", seed * 1000 + round);
+        eprintln!("seed {}: {counts:?}", seed * 1000 + round);
     }
 }

@@ -160,8 +160,8 @@ async fn int_9_two_devices_that_learn_at_once_forget_nothing() {
     let (node, first) = alice().await;
     let second = machine(&node, 2).await;
     let expiry = Date::new(2027, 1, 31).unwrap();
-    for (seed, name) in ["bob", "carol", "dave", "erin"].iter().enumerate() {
-        set(&node, name, &chain_of(&node, name, seed as u8 + 1, expiry));
+    for (seed, name) in (1..).zip(["bob", "carol", "dave", "erin"]) {
+        set(&node, name, &chain_of(&node, name, seed, expiry));
     }
     for (a, b) in [("bob", "carol"), ("dave", "erin")] {
         let (a, b) = join(first.identity_of(a), second.identity_of(b)).await;
