@@ -11,10 +11,11 @@ use crate::{
     args::Connection,
     environment::TokioEnvironment,
     exit::{Class, Failure},
+    local::cache::DiskCache,
     output::Output,
     password::{self, Password},
-    session::{Kept, Place, SessionFiles},
-    transport::{HttpTransport, InProcess},
+    session::{self, Kept, Place, SessionFiles},
+    transport::{HttpTransport, InProcess, Limited, Offline},
 };
 
 /// A node to talk to, before anybody is signed in.
@@ -37,6 +38,29 @@ pub enum Missing {
     Fail,
 }
 
+/// How to talk to a node.
+#[derive(Debug, Default)]
+struct Manner {
+    /// Bytes per second at most.
+    limit: Option<u64>,
+    /// Without asking it.
+    is_offline: bool,
+    /// Where blocks are kept, and how many bytes.
+    cache: Option<(PathBuf, u64)>,
+}
+
+impl Manner {
+    fn of(connection: &Connection) -> Self {
+        let folder = session::config_folder(connection.session_dir.as_deref()).ok();
+        let cache = folder.map(|folder| (folder.join("cache"), connection.cache_size));
+        Self {
+            limit: connection.limit,
+            is_offline: connection.offline,
+            cache: cache.filter(|(_, bytes)| *bytes > 0),
+        }
+    }
+}
+
 /// A signed-in session and the node it talks to.
 #[derive(Debug)]
 pub struct Connected {
@@ -46,6 +70,27 @@ pub struct Connected {
     pub reached: Reached,
     /// The kept session this continues, if it does.
     pub kept: Option<(SessionFiles, Kept)>,
+    /// Others go on using both.
+    is_shared: bool,
+}
+
+/// A session that several commands use one after the other.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The session.
+    pub session: Session,
+    client: Client,
+    place: Place,
+    local: Option<Arc<InProcess>>,
+}
+
+tokio::task_local! {
+    static SHARED: Shared;
+}
+
+/// Runs `work` with every [`connect`] in it answered by a session that is there already.
+pub async fn sharing<T>(shared: Shared, work: impl Future<Output = T>) -> T {
+    SHARED.scope(shared, work).await
 }
 
 impl Connected {
@@ -55,8 +100,22 @@ impl Connected {
         self.session.username()
     }
 
+    /// Lets other commands use the session, until this is closed.
+    #[must_use]
+    pub fn share(&self) -> Shared {
+        Shared {
+            session: self.session.clone(),
+            client: self.reached.client.clone(),
+            place: self.reached.place.clone(),
+            local: self.reached.local.clone(),
+        }
+    }
+
     /// Ends the use of the node: a node in this process is closed, a kept session remembers what it has seen.
     pub async fn close(self) {
+        if self.is_shared {
+            return;
+        }
         if let Some((files, kept)) = self.kept {
             // A later command then refuses pointers older than these. Failing to write that down fails nothing.
             let _ = files.save(&Kept {
@@ -76,7 +135,14 @@ impl Reached {
     ///
     /// When nobody or somebody else answers at the address, or the data folder cannot be opened or is in use.
     pub async fn at(place: Place, missing: Missing) -> Result<Self, Failure> {
+        Self::in_manner(place, missing, &Manner::default()).await
+    }
+
+    async fn in_manner(place: Place, missing: Missing, manner: &Manner) -> Result<Self, Failure> {
+        let is_server = matches!(place, Place::Server(_));
+        let is_offline = is_server && manner.is_offline;
         let (transport, place, local): (Arc<dyn Transport>, _, _) = match place {
+            Place::Server(_) if is_offline => (Arc::new(Offline), place, None),
             Place::Server(server) => {
                 let http = HttpTransport::new(&server)?;
                 http.probe().await?;
@@ -95,8 +161,24 @@ impl Reached {
                 (Arc::clone(&node) as _, Place::Local(folder), Some(node))
             }
         };
+        let transport = match manner.limit {
+            Some(limit) => Arc::new(Limited::new(transport, limit)),
+            None => transport,
+        };
+        let environment = Arc::new(TokioEnvironment);
+        let mut client = match is_offline {
+            true => Client::impatient(transport, environment),
+            false => Client::new(transport, environment),
+        };
+        if let (true, Some((folder, bytes))) = (is_server, &manner.cache) {
+            match DiskCache::open(folder, *bytes) {
+                Ok(cache) => client = client.with_keeper(Arc::new(cache)),
+                // It only saves time.
+                Err(error) => tracing::debug!(%error, "no blocks are kept on disk"),
+            }
+        }
         Ok(Self {
-            client: Client::new(transport, Arc::new(TokioEnvironment)),
+            client,
             place,
             local,
         })
@@ -131,6 +213,19 @@ pub fn named_place(connection: &Connection) -> Result<Option<Place>, Failure> {
 ///
 /// Of every kind; nothing has been changed.
 pub async fn connect(connection: &Connection, output: Output) -> Result<Connected, Failure> {
+    if let Ok(shared) = SHARED.try_with(Clone::clone) {
+        return Ok(Connected {
+            session: shared.session,
+            reached: Reached {
+                client: shared.client,
+                place: shared.place,
+                local: shared.local,
+            },
+            kept: None,
+            is_shared: true,
+        });
+    }
+    let manner = Manner::of(connection);
     let given = password::given(PASSWORD, connection.password_file.as_deref())?;
     let place = named_place(connection)?;
     let files = SessionFiles::find(connection.session_dir.as_deref())?;
@@ -140,16 +235,25 @@ pub async fn connect(connection: &Connection, output: Output) -> Result<Connecte
         Err(_) if given.is_some() && connection.user.is_some() => None,
         Err(failure) => return Err(failure),
     };
-    if given.is_none()
+    if (given.is_none() || connection.offline)
         && let Some(kept) = kept
     {
-        let reached = Reached::at(kept.place.clone(), Missing::Fail).await?;
+        let reached = Reached::in_manner(kept.place.clone(), Missing::Fail, &manner).await?;
         let session = reached.client.restore(&kept.sealed, &kept.key.0)?;
+        if connection.offline {
+            session.allow_offline(true);
+            output.hint("offline: what was seen last, as far as it was kept");
+        }
         return Ok(Connected {
             session,
             reached,
             kept: Some((files, kept)),
+            is_shared: false,
         });
+    }
+    if connection.offline && connection.local.is_none() {
+        return Err(Failure::new(Class::NoSession, "nobody is logged in here")
+            .help("--offline goes on with the session that `kastro login` keeps"));
     }
     let user = connection
         .user
@@ -159,7 +263,7 @@ pub async fn connect(connection: &Connection, output: Output) -> Result<Connecte
     let place = place
         .or_else(|| kept.map(|kept| kept.place))
         .unwrap_or_else(default_place);
-    let reached = Reached::at(place, Missing::Fail).await?;
+    let reached = Reached::in_manner(place, Missing::Fail, &manner).await?;
     let password = match given {
         Some(password) => password,
         None => password::ask(&format!("Password of {user}: "), PASSWORD)?,
@@ -169,6 +273,7 @@ pub async fn connect(connection: &Connection, output: Output) -> Result<Connecte
         session,
         reached,
         kept: None,
+        is_shared: false,
     })
 }
 
@@ -234,7 +339,7 @@ pub fn default_place() -> Place {
 ///
 /// When there is no home folder.
 pub fn default_data() -> Result<PathBuf, Failure> {
-    crate::session::home().map(|home| home.join(".kastro"))
+    session::home().map(|home| home.join(".kastro"))
 }
 
 fn not_logged_in() -> Failure {

@@ -2,7 +2,10 @@
 
 use cryptree::{ClientError, Misbehavior, TransportError};
 
-use crate::exit::{Class, Failure};
+use crate::{
+    exit::{Class, Failure},
+    transport::OFFLINE,
+};
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
@@ -167,6 +170,10 @@ fn misbehavior_advice(misbehavior: &Misbehavior) -> (Class, &'static str) {
 
 fn transport_advice(error: &TransportError) -> (Class, &'static str) {
     match error {
+        TransportError::Unreachable(why) if why.to_string() == OFFLINE => (
+            Class::NoServer,
+            "run the command without --offline once: what it reads is kept (--cache-size)",
+        ),
         TransportError::Unreachable(_) => (
             Class::NoServer,
             "is the node running (`kastro serve`), and is --server its address?",

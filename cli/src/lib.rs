@@ -20,6 +20,7 @@ pub mod progress;
 pub mod remote_path;
 pub mod secrets;
 pub mod session;
+pub mod shell;
 pub mod sync;
 pub mod transport;
 
@@ -84,6 +85,10 @@ async fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         // It ends by signals in its own way.
         return serve::run(args, output).await;
     }
+    if let Command::Shell(args) = &command {
+        // An interruption ends what it runs, not itself.
+        return Box::pin(shell::run(args, output)).await;
+    }
     let mut working = tokio::spawn(async move { client_command(&command, output).await });
     let interrupted = tokio::select! {
         ended = &mut working => {
@@ -124,6 +129,7 @@ async fn client_command(command: &Command, output: Output) -> Result<(), Failure
         Command::Du(args) => Box::pin(du::run(args, output)).await,
         Command::Find(args) => Box::pin(find::run(args, output)).await,
         Command::Tree(args) => Box::pin(tree::run(args, output)).await,
+        Command::Shell(args) => Box::pin(shell::run(args, output)).await,
         Command::Sync(args) => Box::pin(sync_command::run(args, output)).await,
         Command::Passwd(args) => Box::pin(passwd::run(args, output)).await,
         Command::Space(args) => Box::pin(space::run(args, output)).await,

@@ -56,16 +56,22 @@ impl FromStr for RemotePath {
         if text.contains('\0') {
             return Err(RemotePathError::Nul);
         }
-        let mut components = Vec::new();
+        let current = FOLDER.try_with(Clone::clone).ok();
+        let mut components = match &current {
+            Some(folder) if !text.starts_with('/') => folder.clone(),
+            _ => Vec::new(),
+        };
         for component in text.split('/').filter(|component| !component.is_empty()) {
-            if matches!(component, "." | "..") {
-                return Err(RemotePathError::Dots(component.to_owned()));
+            match component {
+                "." if current.is_some() => {}
+                ".." if current.is_some() => drop(components.pop()),
+                "." | ".." => return Err(RemotePathError::Dots(component.to_owned())),
+                name => components.push(name.to_owned()),
             }
-            components.push(component.to_owned());
         }
         Ok(Self {
             components,
-            is_absolute: text.starts_with('/'),
+            is_absolute: text.starts_with('/') || current.is_some(),
             has_trailing_slash: text.ends_with('/'),
         })
     }
@@ -78,6 +84,23 @@ impl fmt::Display for RemotePath {
         }
         f.write_str(&self.components.join("/"))
     }
+}
+
+tokio::task_local! {
+    /// The current folder of a shell.
+    static FOLDER: Vec<String>;
+}
+
+/// Runs `work` with relative paths starting in a folder, and with `.` and `..` understood.
+pub async fn within<T>(folder: Vec<String>, work: impl Future<Output = T>) -> T {
+    FOLDER.scope(folder, work).await
+}
+
+/// Returns the folder that is meant when none is named: the current one of a shell, else the user's own.
+#[must_use]
+pub fn here(user: &str) -> String {
+    let folder = FOLDER.try_with(Clone::clone);
+    absolute(&folder.unwrap_or_else(|_| vec![user.to_owned()]))
 }
 
 /// Joins components to the text of an absolute path.
@@ -102,6 +125,23 @@ mod tests {
         assert!(parse("/alice/a/").asks_for_folder());
         assert_eq!(parse("").of("alice"), ["alice"]);
         assert_eq!(absolute(&parse("a").of("alice")), "/alice/a");
+    }
+
+    #[tokio::test]
+    async fn a_shell_has_a_current_folder() {
+        let folder = vec!["alice".to_owned(), "docs".to_owned()];
+        let parsed = within(folder, async {
+            assert_eq!(here("alice"), "/alice/docs");
+            ["x", "../y", "./..", "/bob/./z", "../../../..", ""].map(|text| parse(text).of("alice"))
+        });
+        let [x, y, above, other, top, same] = parsed.await;
+        assert_eq!(x, ["alice", "docs", "x"]);
+        assert_eq!(y, ["alice", "y"]);
+        assert_eq!(above, ["alice"]);
+        assert_eq!(other, ["bob", "z"]);
+        assert!(top.is_empty());
+        assert_eq!(same, ["alice", "docs"]);
+        assert_eq!(here("alice"), "/alice");
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod hardening;
 mod help;
 mod operator;
 mod secrecy;
+mod shell;
 mod shutdown;
 mod sync;
 mod upkeep;

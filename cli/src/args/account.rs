@@ -109,3 +109,20 @@ Examples:
   kastro passwd                                    asks for the present and the new password
   kastro passwd --generate                         a new random passphrase
 The old password stops working at once, on every machine.";
+
+/// Options of `shell`.
+#[derive(Debug, Args)]
+pub struct ShellArgs {
+    /// From a pipe: go on after a command that failed.
+    #[arg(short, long)]
+    pub keep_going: bool,
+
+    /// How to reach the node.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+pub(super) const SHELL_EXAMPLES: &str = "\
+Examples:
+  kastro shell
+  printf 'cd Photos\\nmkdir 2026\\n' | kastro shell     a script stops at the first failure";

@@ -51,7 +51,40 @@ pub struct Connection {
     )]
     pub password_file: Option<PathBuf>,
 
-    /// Folder of the session that `login` keeps [default: ~/.config/kastro].
+    /// Transfer no more than this per second, in both directions together: `500K`, `2M`.
+    #[arg(
+        long,
+        env = "KASTRO_LIMIT",
+        hide_env_values = true,
+        value_name = "SIZE",
+        value_parser = super::parse_size,
+        hide_short_help = true
+    )]
+    pub limit: Option<u64>,
+
+    /// Ask no node: go on with the kept session and what was kept of files and folders.
+    #[arg(
+        long,
+        env = "KASTRO_OFFLINE",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
+    pub offline: bool,
+
+    /// Keep up to this much of what was read on this machine, encrypted; 0 keeps nothing. Blocks larger than a thousandth of
+    /// it are not kept: with 2G or more, also the content of large files.
+    #[arg(
+        long,
+        env = "KASTRO_CACHE_SIZE",
+        hide_env_values = true,
+        value_name = "SIZE",
+        default_value = "256M",
+        value_parser = super::parse_size,
+        hide_short_help = true
+    )]
+    pub cache_size: u64,
+
+    /// Folder of the session that `login` keeps, and of the cache [default: ~/.config/kastro].
     #[arg(
         long,
         env = "KASTRO_SESSION_DIR",

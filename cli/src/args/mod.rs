@@ -17,7 +17,7 @@ use clap::{Parser, Subcommand};
 
 use crate::exit::EXIT_CODES_HELP;
 
-pub use account::{LoginArgs, LogoutArgs, PasswdArgs, SignupArgs, SpaceArgs};
+pub use account::{LoginArgs, LogoutArgs, PasswdArgs, ShellArgs, SignupArgs, SpaceArgs};
 pub use connection::Connection;
 pub use files::{
     CatArgs, CpArgs, GetArgs, LinkRule, LsArgs, MkdirArgs, MvArgs, PutArgs, RmArgs, StatArgs,
@@ -36,7 +36,7 @@ pub use sites::{GatewayArgs, PublishArgs, UnpublishArgs};
 pub use sync::SyncArgs;
 pub use upkeep::{BackupArgs, CheckArgs, GcArgs, RepairArgs, RestoreArgs, ScrubArgs};
 
-use account::{LOGIN_EXAMPLES, PASSWD_EXAMPLES, SIGNUP_EXAMPLES};
+use account::{LOGIN_EXAMPLES, PASSWD_EXAMPLES, SHELL_EXAMPLES, SIGNUP_EXAMPLES};
 use files::{
     CAT_EXAMPLES, GET_EXAMPLES, LS_EXAMPLES, MV_EXAMPLES, PUT_EXAMPLES, RM_EXAMPLES, WRITE_EXAMPLES,
 };
@@ -123,6 +123,9 @@ pub enum Command {
     /// Keep a local folder and a folder of the account the same.
     #[command(after_help = SYNC_EXAMPLES)]
     Sync(SyncArgs),
+    /// Run commands one after the other, with a current folder.
+    #[command(after_help = SHELL_EXAMPLES)]
+    Shell(ShellArgs),
 
     /// Let anybody read a file or folder, also without an account.
     #[command(after_help = PUBLISH_EXAMPLES)]
@@ -212,6 +215,7 @@ const GROUPS: [(&str, &[&str]); 3] = [
             "find",
             "tree",
             "sync",
+            "shell",
             "publish",
             "unpublish",
         ],

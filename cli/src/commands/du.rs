@@ -10,7 +10,7 @@ use crate::{
     exit::{Class, Failure},
     human::{self, printable},
     output::Output,
-    remote_path::absolute,
+    remote_path::{absolute, here},
 };
 
 /// Sums of one folder with everything below it.
@@ -39,7 +39,7 @@ async fn show_all(args: &DuArgs, connected: &Connected, output: Output) -> Resul
         .map(|path| absolute(&path.of(connected.user())))
         .collect();
     if paths.is_empty() {
-        paths.push(absolute(&[connected.user().to_owned()]));
+        paths.push(here(connected.user()));
     }
     let mut problems = 0;
     for path in &paths {

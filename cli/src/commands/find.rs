@@ -12,7 +12,7 @@ use crate::{
     exit::{Class, Failure},
     human::printable,
     output::Output,
-    remote_path::absolute,
+    remote_path::{absolute, here},
     sync::here::joined,
 };
 
@@ -41,7 +41,7 @@ async fn search(
         .map(|path| absolute(&path.of(connected.user())))
         .collect();
     if roots.is_empty() {
-        roots.push(absolute(&[connected.user().to_owned()]));
+        roots.push(here(connected.user()));
     }
     let mut problems = 0;
     for root in &roots {

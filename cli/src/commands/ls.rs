@@ -15,7 +15,7 @@ use crate::{
     exit::{Class, Failure},
     human::{self, printable},
     output::Output,
-    remote_path::absolute,
+    remote_path::{absolute, here},
 };
 
 /// An entry as scripts see it.
@@ -90,7 +90,7 @@ async fn list_all(args: &LsArgs, connected: &Connected, output: Output) -> Resul
         .map(|path| absolute(&path.of(user)))
         .collect();
     if paths.is_empty() {
-        paths.push(absolute(&[user.to_owned()]));
+        paths.push(here(user));
     }
     let several = paths.len() > 1 || args.recursive;
     if let [path] = paths.as_slice()

@@ -9,7 +9,7 @@ use crate::{
     exit::{Class, Failure},
     human::{self, printable},
     output::Output,
-    remote_path::absolute,
+    remote_path::{absolute, here},
     sync::here::{MAX_ITEMS, joined},
 };
 
@@ -33,10 +33,10 @@ struct Leaf {
 
 async fn draw(args: &TreeArgs, connected: &Connected, output: Output) -> Result<(), Failure> {
     let user = connected.user();
-    let root = args.path.as_ref().map_or_else(
-        || absolute(&[user.to_owned()]),
-        |path| absolute(&path.of(user)),
-    );
+    let root = args
+        .path
+        .as_ref()
+        .map_or_else(|| here(user), |path| absolute(&path.of(user)));
     // Names in order, folders before what is in them.
     let mut tree: BTreeMap<Vec<String>, Leaf> = BTreeMap::new();
     let mut hidden: Vec<String> = Vec::new();

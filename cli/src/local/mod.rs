@@ -1,5 +1,6 @@
 //! Local files: walking a folder to upload, writing downloads safely.
 
+pub mod cache;
 pub mod name;
 pub mod partial;
 pub mod private;

@@ -2,6 +2,10 @@
 
 mod http;
 mod in_process;
+mod limited;
+mod offline;
 
 pub use http::HttpTransport;
 pub use in_process::InProcess;
+pub use limited::Limited;
+pub use offline::{OFFLINE, Offline};
