@@ -12,6 +12,7 @@ use std::{
 pub struct NodeProcess {
     child: Child,
     url: String,
+    peers: Vec<String>,
     data: PathBuf,
     started_in: Duration,
 }
@@ -43,7 +44,9 @@ impl NodeProcess {
             .read_line(&mut line)
             .expect("the node prints where it listens");
         let started_in = begin.elapsed();
-        let Some(url) = url_of(&line) else {
+        let announced: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+        let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+        let Some(url) = text(&announced["url"]) else {
             let _ = child.kill();
             let _ = child.wait();
             let log = std::fs::read_to_string(data.with_extension("log")).unwrap_or_default();
@@ -52,6 +55,10 @@ impl NodeProcess {
         Self {
             child,
             url,
+            peers: announced["peers"]
+                .as_array()
+                .map(|peers| peers.iter().filter_map(text).collect())
+                .unwrap_or_default(),
             data: data.to_path_buf(),
             started_in,
         }
@@ -61,6 +68,12 @@ impl NodeProcess {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Returns the addresses at which other nodes reach it.
+    #[must_use]
+    pub fn peers(&self) -> &[String] {
+        &self.peers
     }
 
     /// Returns `127.0.0.1:PORT`.
@@ -143,9 +156,4 @@ pub(crate) fn memory_of(process: u32) -> Option<(u64, u64)> {
         Some(kib * 1024)
     };
     Some((field("VmRSS:")?, field("VmHWM:")?))
-}
-
-fn url_of(line: &str) -> Option<String> {
-    let value: serde_json::Value = serde_json::from_str(line).ok()?;
-    Some(value.get("url")?.as_str()?.to_owned())
 }

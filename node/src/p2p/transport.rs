@@ -27,6 +27,8 @@ use super::addresses::Gate;
 
 /// Longest handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The same over QUIC, where nothing tells that nobody listens: a dead peer must not take up all the time there is.
+const QUIC_HANDSHAKE: Duration = Duration::from_secs(4);
 /// Most streams of one connection at a time.
 const MAX_STREAMS: usize = 256;
 
@@ -70,7 +72,7 @@ fn direct(key: &Keypair, gate: &Arc<Gate>) -> io::Result<Guarded> {
         .timeout(HANDSHAKE)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let mut config = quic::Config::new(key);
-    config.handshake_timeout = HANDSHAKE;
+    config.handshake_timeout = QUIC_HANDSHAKE;
     let quic = quic::tokio::Transport::new(config)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let inner = quic

@@ -22,17 +22,17 @@ use crate::conformance::{
 };
 
 /// Longest wait of any step: machines may be slow.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A node that others reach over TCP and QUIC on loopback.
-struct Networked {
-    test: TestNode,
-    id: PeerId,
+pub(super) struct Networked {
+    pub(super) test: TestNode,
+    pub(super) id: PeerId,
     addresses: Vec<Multiaddr>,
 }
 
 impl Networked {
-    async fn open(change: impl FnOnce(&mut Config)) -> Self {
+    pub(super) async fn open(change: impl FnOnce(&mut Config)) -> Self {
         let clock = Arc::new(ManualClock::at(NOW));
         let mut config = Config {
             clock: clock.clone(),
@@ -55,16 +55,21 @@ impl Networked {
         }
     }
 
+    /// Listens on TCP only, where it is seen at once that nobody listens any more.
+    fn tcp_only(config: &mut Config) {
+        config.p2p.listen.truncate(1);
+    }
+
     /// A node that knows where others are.
     async fn knowing(addresses: Vec<Multiaddr>) -> Self {
         Self::open(|config| config.p2p.known = addresses).await
     }
 
-    fn peers(&self) -> &dyn Peers {
+    pub(super) fn peers(&self) -> &dyn Peers {
         self.test.node.peers().unwrap()
     }
 
-    fn address(&self, transport: &str) -> Multiaddr {
+    pub(super) fn address(&self, transport: &str) -> Multiaddr {
         let mut of_kind = self.addresses.iter();
         let found = of_kind.find(|address| address.to_string().contains(transport));
         found.unwrap().clone()
@@ -76,7 +81,7 @@ impl Networked {
             .unwrap()
     }
 
-    async fn close(self) {
+    pub(super) async fn close(self) {
         self.test.node.close().await.unwrap();
     }
 }
@@ -97,7 +102,7 @@ async fn two_nodes_talk_over_tcp_and_over_quic() {
 
 #[tokio::test]
 async fn a_client_of_another_node_is_served_by_the_home() {
-    let home = Networked::open(|_| {}).await;
+    let home = Networked::open(Networked::tcp_only).await;
     let other = Networked::knowing(home.addresses.clone()).await;
     let alice = Account::sign_up(&home.test, "alice", 7).await;
     tell(&other.test, &alice, 7, home.id).await;
@@ -317,7 +322,7 @@ async fn identity_records_are_handed_out() {
 /// A peer that takes the request and dies.
 #[tokio::test]
 async fn a_peer_that_dies_in_the_middle_is_noticed() {
-    let home = Networked::open(|_| {}).await;
+    let home = Networked::open(Networked::tcp_only).await;
     let other = Networked::knowing(home.addresses.clone()).await;
     other.id_of(home.id).await.unwrap();
     let (sender, pieces) = tokio::sync::mpsc::channel::<Result<_, PeerError>>(1);
