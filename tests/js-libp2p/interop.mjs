@@ -11,6 +11,13 @@ import { yamux } from '@libp2p/yamux'
 import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
 
+// For Node.js before 22.
+Promise.withResolvers ??= function () {
+  let resolve, reject
+  const promise = new this((a, b) => { resolve = a; reject = b })
+  return { promise, resolve, reject }
+}
+
 const PROTOCOL = '/http'
 const say = (value) => console.log(JSON.stringify(value))
 const text = (chunk) => new TextDecoder('latin1').decode(chunk.subarray())

@@ -31,7 +31,7 @@ use pki::wire::{
     query::percent_decode,
 };
 
-pub(crate) use admission::Admission;
+pub(crate) use admission::{Admission, source};
 pub(crate) use body::RequestBody;
 pub use forwarded::{Network, NotANetwork};
 pub(crate) use head::{Framing, check as check_head};

@@ -154,6 +154,11 @@ fn reach_v6(ip: Ipv6Addr) -> Reach {
     }
 }
 
+/// Returns the address of a machine.
+pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    endpoint(address).map(|(ip, _)| ip)
+}
+
 /// Returns address and port of a TCP or QUIC address, whatever follows.
 fn endpoint(address: &Multiaddr) -> Option<(IpAddr, u16)> {
     let mut parts = address.iter();

@@ -13,7 +13,7 @@ use libp2p::{
     swarm::NetworkBehaviour,
 };
 
-use super::streams::Streams;
+use super::{doorman::Doorman, streams::Streams};
 
 /// Protocol of the routing table.
 pub(super) const KADEMLIA: StreamProtocol = StreamProtocol::new("/ipfs/kad/1.0.0");
@@ -37,8 +37,8 @@ const MAX_INCOMING: u32 = 512;
 const MAX_OUTGOING: u32 = 256;
 /// Connections with one peer.
 const MAX_PER_PEER: u32 = 8;
-/// Handshakes of others under way.
-const MAX_PENDING_INCOMING: u32 = 64;
+/// Handshakes of others under way; one address has a share of them.
+const MAX_PENDING_INCOMING: u32 = 1024;
 /// Handshakes of this node's making under way.
 const MAX_PENDING_OUTGOING: u32 = 64;
 
@@ -46,6 +46,7 @@ const MAX_PENDING_OUTGOING: u32 = 64;
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
+    doorman: Doorman,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     pub(super) kademlia: kad::Behaviour<MemoryStore>,
@@ -71,6 +72,7 @@ impl Behaviour {
             .with_cache_size(0);
         Self {
             limits: connection_limits::Behaviour::new(limits),
+            doorman: Doorman::default(),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping::Config::new()),
             kademlia: kademlia(id),

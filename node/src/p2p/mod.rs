@@ -11,6 +11,7 @@ mod addresses;
 mod behaviour;
 mod body;
 mod config;
+mod doorman;
 mod exchange;
 mod forward;
 mod gateway;

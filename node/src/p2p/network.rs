@@ -346,3 +346,25 @@ impl Peers for Network {
         all
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_never_answers_in_time_is_left_alone_for_a_while() {
+        let peer = Peer::new();
+        let id = libp2p::PeerId::random().into();
+        let late = || Err::<(), _>(PeerError::TimedOut(id));
+        peer.note(&late());
+        peer.note(&late());
+        peer.note(&Ok(()));
+        peer.note(&late());
+        peer.note(&late());
+        assert!(!peer.rests());
+        peer.note(&late());
+        assert!(peer.rests());
+        tokio::time::advance(COOL_DOWN).await;
+        assert!(!peer.rests());
+    }
+}

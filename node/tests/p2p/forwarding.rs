@@ -36,7 +36,11 @@ struct Pair {
     alice: Account,
 }
 
-async fn open(board: &Arc<Switchboard>, id: PeerId, change: impl FnOnce(&mut Config)) -> TestNode {
+pub(super) async fn open(
+    board: &Arc<Switchboard>,
+    id: PeerId,
+    change: impl FnOnce(&mut Config),
+) -> TestNode {
     let clock = Arc::new(ManualClock::at(NOW));
     let mut config = Config {
         clock: clock.clone(),

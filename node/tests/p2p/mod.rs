@@ -1,6 +1,7 @@
 //! Nodes among each other.
 
 mod forwarding;
+mod gateway;
 mod js;
 mod network;
 pub(crate) mod switchboard;

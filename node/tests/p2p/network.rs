@@ -346,3 +346,24 @@ async fn a_peer_that_dies_in_the_middle_is_noticed() {
     assert!(gone.unwrap().is_err());
     other.close().await;
 }
+
+/// Whoever opens connections and says nothing takes up the share of one address.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn p2p_5_half_open_handshakes_keep_nobody_out() {
+    let home = Networked::open(Networked::tcp_only).await;
+    let address = home.address("/tcp/").to_string();
+    let target = format!("127.0.0.1:{}", address.split('/').nth(4).unwrap());
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        // A machine of its own, as far as limits are concerned.
+        socket.bind("127.0.0.9:0".parse().unwrap()).unwrap();
+        silent.push(socket.connect(target.parse().unwrap()).await.unwrap());
+    }
+    let other = Networked::knowing(home.addresses.clone()).await;
+    other.id_of(home.id).await.unwrap();
+    drop(silent);
+    home.close().await;
+    other.close().await;
+}
