@@ -109,7 +109,12 @@ impl Node {
     /// # Errors
     /// [`OpenError`].
     pub async fn open(config: Config) -> Result<Self, OpenError> {
-        let store = with_blocks(&config, open_store(&config).await?).await?;
+        if let Some(folder) = &config.data
+            && folder.join(RESTORING_FILE).exists()
+        {
+            return Err(OpenError::Restoring(folder.clone()));
+        }
+        let store = open_data_set(&config).await?;
         Self::with_store(config, store).await
     }
 
@@ -484,6 +489,11 @@ async fn bind(address: Option<SocketAddr>) -> io::Result<Option<TcpListener>> {
     })
 }
 
+/// Opens the store that `config` names, wherever its halves are.
+pub(crate) async fn open_data_set(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
+    with_blocks(config, open_store(config).await?).await
+}
+
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
     if let MetadataPlace::Postgres(options) = &config.metadata {
         if let Some(folder) = &config.data {
@@ -503,9 +513,6 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
         path: folder.clone(),
         source,
     })?;
-    if folder.join(RESTORING_FILE).exists() {
-        return Err(OpenError::Restoring(folder.clone()));
-    }
     let mut options = DiskOptions::new(config.store_folder().unwrap_or_else(|| folder.clone()));
     options.free_floor = config.free_floor;
     Ok(Arc::new(DiskStore::open(options)?))

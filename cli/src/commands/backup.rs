@@ -4,7 +4,7 @@ use std::path::Path;
 
 use node::{
     backup::{
-        BackupError, BackupOutcome, RestoreOptions, RestoreOutcome, Verified, restore, verify,
+        BackupError, BackupOutcome, RestoreOptions, RestoreOutcome, Verified, restore_as, verify,
     },
     operator::{Failed, upkeep::Backup},
 };
@@ -138,6 +138,8 @@ pub async fn run_restore(args: &RestoreArgs, output: Output) -> Result<(), Failu
         snapshot: args.snapshot.clone(),
         now_seconds: human::now_seconds(),
     };
+    // The store that the node will use: it need not be of the kind that was backed up.
+    let settings = config::load(&args.node.flags())?.settings.node;
     let bar = Progress::start(output, "restoring");
     let (mut done, mut expected) = (0, 0);
     let mut told = |now: u64, all: u64| {
@@ -146,7 +148,8 @@ pub async fn run_restore(args: &RestoreArgs, output: Output) -> Result<(), Failu
         (done, expected) = (now, all);
         true
     };
-    let outcome = restore(&options, &mut told).await.map_err(failure)?;
+    let restored = restore_as(&options, &settings, &mut told);
+    let outcome = restored.await.map_err(failure)?;
     drop(bar);
     if output.json {
         output.json(&outcome)?;

@@ -54,6 +54,9 @@ pub enum BackupError {
     /// The folder to restore into holds something.
     #[error("{} is not empty", .0.display())]
     NotEmpty(PathBuf),
+    /// The store to restore into holds something.
+    #[error("the store that is configured holds data already")]
+    StoreNotEmpty,
     /// Another process works on the backup.
     #[error("another process works on the backup {}", .0.display())]
     InUse(PathBuf),

@@ -23,6 +23,8 @@ mod verify;
 pub use create::{BackupOptions, BackupOutcome, BackupProgress, backup};
 pub use error::BackupError;
 pub use manifest::{Content, Manifest, StoredFile};
-pub use restore::{RESTORING_FILE, RestoreOptions, RestoreOutcome, Restored, restore, restored};
+pub use restore::{
+    RESTORING_FILE, RestoreOptions, RestoreOutcome, Restored, restore, restore_as, restored,
+};
 pub use supply::BackupBlocks;
 pub use verify::{Verified, verify};

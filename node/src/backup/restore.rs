@@ -1,4 +1,4 @@
-//! Turning a snapshot back into a data folder (Spec: 40 REL-12, REL-13).
+//! Turning a snapshot back into a data folder, or into whichever store a configuration names (Spec: 40 REL-12, REL-13).
 //!
 //! The folder carries the mark [`RESTORING_FILE`] until everything is there; a node refuses to start on it, and the
 //! same restore goes on where it broke off.
@@ -23,7 +23,9 @@ use super::{
 };
 use crate::{
     check::user_of,
-    store::{Batch, DiskOptions, DiskStore, Partition, Store, StoreError, Table, tables},
+    config::Config,
+    node::{OpenError, open_data_set},
+    store::{Batch, FreeFloor, Partition, Store, StoreError, Table, tables},
 };
 
 /// The mark of a data folder that is not complete; holds the name of the snapshot.
@@ -100,17 +102,42 @@ pub async fn restore(
     options: &RestoreOptions,
     progress: &mut (dyn FnMut(u64, u64) -> bool + Send),
 ) -> Result<RestoreOutcome, BackupError> {
+    restore_as(options, &Config::default(), progress).await
+}
+
+/// Restores a snapshot as [`restore`] does, but into the store that `config` names: this is how a node moves from
+/// its disk to a bucket or to PostgreSQL. Keys and settings go into the data folder of `options` in any case.
+///
+/// # Errors
+/// As [`restore`], and [`BackupError::StoreNotEmpty`].
+pub async fn restore_as(
+    options: &RestoreOptions,
+    config: &Config,
+    progress: &mut (dyn FnMut(u64, u64) -> bool + Send),
+) -> Result<RestoreOutcome, BackupError> {
     let folder = Folder::read(&options.from)?;
     let manifest = folder.manifest(options.snapshot.as_deref())?;
     let snapshot = folder.snapshot(&manifest.name);
-    prepare(&options.data, &manifest)?;
+    let is_continued = prepare(&options.data, &manifest)?;
     let packs = folder.packs();
     let known = blocking(move || Known::read(&packs)).await?;
-    let mut store_options = DiskOptions::new(options.data.join("store"));
-    // What fits is for the operator to know: a restore that stops for a floor helps nobody.
-    store_options.free_floor = crate::store::FreeFloor::Bytes(0);
-    let store = tokio::task::spawn_blocking(move || DiskStore::open(store_options)).await;
-    let store = store.map_err(|_| StoreError::Closed)??;
+    let config = Config {
+        data: Some(options.data.clone()),
+        // What fits is for the operator to know: a restore that stops for a floor helps nobody.
+        free_floor: FreeFloor::Bytes(0),
+        ..config.clone()
+    };
+    let store = open_data_set(&config).await.map_err(|error| match error {
+        OpenError::Store(error) => BackupError::Store(error),
+        error => BackupError::Store(StoreError::Unusable {
+            reason: error.to_string(),
+        }),
+    })?;
+    let store = store.as_ref();
+    if !is_continued && is_used(store).await? {
+        remove(&options.data.join(RESTORING_FILE))?;
+        return Err(BackupError::StoreNotEmpty);
+    }
     let mut outcome = RestoreOutcome {
         name: manifest.name.clone(),
         created_seconds: manifest.created_seconds,
@@ -128,9 +155,9 @@ pub async fn restore(
     };
     let list = snapshot.join("blocks");
     let rows = RowReader::open(&list, &manifest.blocks)?;
-    blocks(&store, rows, &mut source, &manifest, &mut outcome, progress).await?;
+    blocks(store, rows, &mut source, &manifest, &mut outcome, progress).await?;
     let rows = RowReader::open(&snapshot.join("metadata"), &manifest.metadata)?;
-    metadata(&store, rows, options, &mut outcome).await?;
+    metadata(store, rows, options, &mut outcome).await?;
     for file in &manifest.files {
         key_file(&snapshot.join("files"), &options.data, file)?;
         outcome.files += 1;
@@ -143,12 +170,18 @@ pub async fn restore(
     Ok(outcome)
 }
 
-/// Marks the folder, unless something else is in it.
-fn prepare(data: &Path, manifest: &Manifest) -> Result<(), BackupError> {
+/// Returns true when somebody's data is in a store.
+async fn is_used(store: &dyn Store) -> Result<bool, StoreError> {
+    let pointers = store.scan(tables::POINTERS, b"", None, 1).await?;
+    Ok(!pointers.is_empty() || !store.partitions(None, 1).await?.is_empty())
+}
+
+/// Marks the folder, unless something else is in it; returns true when the same restore broke off here.
+fn prepare(data: &Path, manifest: &Manifest) -> Result<bool, BackupError> {
     make(data)?;
     let mark = data.join(RESTORING_FILE);
     match fs::read_to_string(&mark) {
-        Ok(name) if name == manifest.name => return Ok(()),
+        Ok(name) if name == manifest.name => return Ok(true),
         Ok(_) => return Err(BackupError::NotEmpty(data.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(BackupError::io("read", &mark)(error)),
@@ -157,7 +190,8 @@ fn prepare(data: &Path, manifest: &Manifest) -> Result<(), BackupError> {
     if names(data)?.iter().any(|name| !is_ours(name)) {
         return Err(BackupError::NotEmpty(data.to_owned()));
     }
-    write_file(&mark, manifest.name.as_bytes())
+    write_file(&mark, manifest.name.as_bytes())?;
+    Ok(false)
 }
 
 /// Blocks in packs.
@@ -198,14 +232,13 @@ impl Source {
 }
 
 async fn blocks(
-    store: &DiskStore,
+    store: &dyn Store,
     mut rows: RowReader,
     source: &mut Source,
     manifest: &Manifest,
     outcome: &mut RestoreOutcome,
     progress: &mut (dyn FnMut(u64, u64) -> bool + Send),
 ) -> Result<(), BackupError> {
-    use crate::store::BlockStore as _;
     let mut batch: Vec<Block> = Vec::new();
     let mut bytes = 0;
     let mut at: Option<Partition> = None;
@@ -245,12 +278,11 @@ async fn blocks(
 }
 
 async fn metadata(
-    store: &DiskStore,
+    store: &dyn Store,
     mut rows: RowReader,
     options: &RestoreOptions,
     outcome: &mut RestoreOutcome,
 ) -> Result<(), BackupError> {
-    use crate::store::MetaStore as _;
     let mut batch = Batch::new();
     let (mut count, mut bytes) = (0, 0);
     loop {

@@ -328,9 +328,11 @@ impl From<BackupError> for Failed {
         let kind = match &error {
             _ if error.is_full() => FailedKind::NoSpace,
             E::Store(_) | E::Stopped => FailedKind::Internal,
-            E::Unsupported | E::Inside(_) | E::NotABackup(_) | E::NotEmpty(_) => {
-                FailedKind::NotAllowed
-            }
+            E::Unsupported
+            | E::Inside(_)
+            | E::NotABackup(_)
+            | E::NotEmpty(_)
+            | E::StoreNotEmpty => FailedKind::NotAllowed,
             E::NewerFormat { .. } => FailedKind::Refused,
             E::NoSnapshot(_) => FailedKind::NotFound,
             E::Damaged { .. } => FailedKind::Damaged,
@@ -344,6 +346,9 @@ impl From<BackupError> for Failed {
             }
             E::Inside(_) => failed.help("a backup belongs on another disk, or at least elsewhere"),
             E::NotEmpty(_) => failed.help("name a folder that does not exist yet"),
+            E::StoreNotEmpty => {
+                failed.help("name an empty database or schema, and an unused prefix")
+            }
             _ if kind == FailedKind::NoSpace => failed
                 .help("what was copied stays; make space and run the command again to continue"),
             _ => failed,

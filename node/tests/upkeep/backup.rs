@@ -8,10 +8,10 @@ use std::{
 
 use champ::Block;
 use node::{
-    Config, Node, OpenError,
+    BlockPlace, Config, MetadataPlace, Node, OpenError,
     backup::{
         BackupBlocks, BackupError, BackupOptions, BackupOutcome, RESTORING_FILE, RestoreOptions,
-        RestoreOutcome, backup, restore, restored, verify,
+        RestoreOutcome, backup, restore, restore_as, restored, verify,
     },
     check::{RepairOptions, repair},
     store::{BlockStore as _, Store, Upkeep as _},
@@ -126,6 +126,56 @@ async fn rel_12_a_restore_on_another_machine_is_the_same_node() {
     let mut alice = alice;
     alice.save(&copy, 3).await;
     alice.assert_readable(&copy).await;
+}
+
+/// From a disk to a bucket and a database: the node goes on with the data it had.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rel_12_a_backup_of_a_disk_is_restored_into_a_bucket_and_a_database() {
+    use crate::{
+        conformance::harness::{TestNode, config},
+        servers::{postgres, s3},
+    };
+    let (Some(bucket), Some(database)) = (s3::server(), postgres::shared()) else {
+        return;
+    };
+    let world = World::new().await;
+    let alice = world.user("alice", 7, 4).await;
+    let (_keep, to) = place();
+    let made = back_up(&world, &to).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        data: Some(folder.path().join("data")),
+        metadata: MetadataPlace::Postgres(Box::new(database.new_data_set())),
+        blocks: BlockPlace::S3(Box::new(bucket.options(&s3::S3Server::fresh_prefix()))),
+        ..config()
+    };
+    let options = restore_options(&to, &folder.path().join("data"));
+    let outcome = restore_as(&options, &config, &mut |_, _| true)
+        .await
+        .unwrap();
+    assert_eq!((outcome.blocks, outcome.lost.len()), (made.blocks, 0));
+    // A second one would mix two nodes.
+    let other = tempfile::tempdir().unwrap();
+    let options = restore_options(&to, &other.path().join("data"));
+    let again = restore_as(&options, &config, &mut |_, _| true).await;
+    assert!(
+        matches!(again, Err(BackupError::StoreNotEmpty)),
+        "{again:?}"
+    );
+    assert!(!other.path().join("data").join(RESTORING_FILE).exists());
+
+    let node = TestNode::with(config).await;
+    let home = alice.account.home.writer();
+    assert_eq!(
+        alice.account.pointer(&node, &home).await,
+        alice.account.pointer(&world.node, &home).await
+    );
+    assert_eq!(
+        alice.account.usage(&node, "").await,
+        alice.account.usage(&world.node, "").await
+    );
+    node.node.close().await.unwrap();
 }
 
 #[tokio::test]
