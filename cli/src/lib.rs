@@ -52,9 +52,7 @@ pub fn main() -> ExitCode {
         json: cli.json,
         quiet: cli.quiet,
     };
-    if !matches!(cli.command, Some(Command::Serve(_))) {
-        heap::share_one_heap();
-    }
+    heap::share_one_heap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(STACK_BYTES)

@@ -2,7 +2,8 @@
 //!
 //! glibc gives each thread a heap of its own and keeps what was freed there. A transfer frees chunks of 5 MiB on
 //! several threads, and each heap keeps its share: 115 MB for an upload of 1 GiB that needs 50. With one heap for
-//! all threads what one frees the next takes. Called where memory matters more than threads that allocate at once.
+//! all threads what one frees the next takes. A node with 1,000,000 blocks keeps 31 MB after a collection instead of 243,
+//! and needs at most 128 instead of 587 (`cargo run --release -p collect` with and without `MALLOC_ARENA_MAX=1`).
 
 #![expect(
     unsafe_code,
