@@ -25,5 +25,7 @@ pub mod data_stream;
 pub mod map;
 pub mod text;
 
-pub use block::{Block, BlockError, BlockSource, MAX_BLOCK_BYTES, MemoryBlocks, SourceError};
+pub use block::{
+    Block, BlockError, BlockSource, MAX_BLOCK_BYTES, MemoryBlocks, Overlay, SourceError,
+};
 pub use cid::{Cid, CidError, Codec, Multihash};

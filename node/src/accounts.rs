@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use champ::{
-    MemoryBlocks,
+    MemoryBlocks, Overlay,
     cbor::{Record, RecordError, Value},
 };
 use pki::{
@@ -26,7 +26,7 @@ use crate::{
     directory::User,
     error::Refusal,
     http::Origin,
-    pointers::{self, WithNew},
+    migration, pointers,
     random::uuid,
     second_factors,
     state::State,
@@ -99,7 +99,10 @@ pub(crate) async fn set_login(
         record: data.record,
         reader: data.reader,
     };
-    let batch = replace_login(state, &user, &row, data.root_change.is_some()).await?;
+    let mut batch = replace_login(state, &user, &row, data.root_change.is_some()).await?;
+    if user.is_local && data.root_change.is_none() {
+        batch = migration::guard(state, &user, batch).await?;
+    }
     match data.root_change {
         None => {
             if !state.store.commit(batch).await?.is_committed() {
@@ -176,10 +179,7 @@ async fn change_password(
     )?;
     let mut new = MemoryBlocks::new();
     new.insert(block.clone());
-    let source = WithNew {
-        new: &new,
-        stored: AuthorisedBlocks { state, user },
-    };
+    let source = Overlay::new(new, AuthorisedBlocks { state, user });
     let plan = pointers::plan(state, user, &change.pointer, &source)
         .await
         .map_err(|error| error.into_refusal(&identity))?;

@@ -40,6 +40,9 @@ impl Window {
     /// One day either way.
     pub(crate) const DAY: Self = Self::both(86_400_000);
 
+    /// Whenever: for what was checked in time when it came.
+    pub(crate) const ANY: Self = Self::both(i64::MAX);
+
     const fn both(millis: i64) -> Self {
         Self {
             past: millis,

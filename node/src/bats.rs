@@ -8,7 +8,9 @@ use champ::{
 use pki::username::Username;
 
 use crate::{
+    directory::User,
     error::Refusal,
+    migration,
     state::State,
     store::{Batch, tables},
 };
@@ -38,13 +40,26 @@ pub(crate) fn check_id(bat: &BatWithId) -> Result<(), Refusal> {
 }
 
 /// Adds a token; one that is there already changes nothing.
-pub(crate) async fn add(
+pub(crate) async fn add(state: &State, user: &User, id: BatId, bat: Bat) -> Result<(), Refusal> {
+    let guarded = user.is_local.then_some(user);
+    add_as(state, &user.name, guarded, BatWithId { bat, id }).await
+}
+
+/// As [`add`], for a token that another node has kept.
+pub(crate) async fn add_copy(
     state: &State,
     name: &Username,
-    id: BatId,
-    bat: Bat,
+    bat: &BatWithId,
 ) -> Result<(), Refusal> {
-    let added = BatWithId { bat, id };
+    add_as(state, name, None, bat.clone()).await
+}
+
+async fn add_as(
+    state: &State,
+    name: &Username,
+    guarded: Option<&User>,
+    added: BatWithId,
+) -> Result<(), Refusal> {
     check_id(&added)?;
     let id_row = added.id.cid().to_bytes();
     for _ in 0..MAX_ATTEMPTS {
@@ -65,6 +80,10 @@ pub(crate) async fn add(
             .put(tables::BAT_IDS, id_row.clone(), key.clone())
             .expect(tables::BATS, key.clone(), before)
             .put(tables::BATS, key, encode(&bats));
+        let batch = match guarded {
+            Some(user) => migration::guard(state, user, batch).await?,
+            None => batch,
+        };
         if state.store.commit(batch).await?.is_committed() {
             return Ok(());
         }

@@ -8,12 +8,14 @@ use crate::{
     check::ScrubOptions,
     clock::{Clock, SystemClock},
     gc::CollectionConfig,
+    names::NameAuthority,
     p2p::P2pConfig,
     store::{FreeFloor, PostgresOptions, s3::S3Options},
     web::PageSettings,
 };
 pub use crate::{
     http::{Network, NotANetwork},
+    names::NotAnAuthority,
     tls::TlsConfig,
 };
 
@@ -94,6 +96,10 @@ pub struct Config {
     pub tls: TlsConfig,
     /// Other nodes.
     pub p2p: P2pConfig,
+    /// The network whose names this node follows; `None` for a node that gives out names of its own.
+    pub name_authority: Option<NameAuthority>,
+    /// How names and users of other nodes are followed.
+    pub mirror: MirrorConfig,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// True to make a new identity key when the one of the data folder is lost or was exchanged. For one start:
@@ -112,6 +118,24 @@ impl Config {
     /// Returns the folder of the read cache inside the data folder.
     pub fn cache_folder(&self) -> Option<PathBuf> {
         self.data.as_ref().map(|folder| folder.join("cache"))
+    }
+}
+
+/// How names and users of other nodes are followed.
+#[derive(Debug, Clone, Copy)]
+pub struct MirrorConfig {
+    /// True to look once a minute for what changed at other nodes; else only when the operator asks.
+    pub is_automatic: bool,
+    /// Most bytes of blocks that are read from other nodes per second; `None` for no bound.
+    pub bytes_per_second: Option<u64>,
+}
+
+impl Default for MirrorConfig {
+    fn default() -> Self {
+        Self {
+            is_automatic: true,
+            bytes_per_second: None,
+        }
     }
 }
 
@@ -191,6 +215,8 @@ impl Default for Config {
             trusted_proxies: Vec::new(),
             tls: TlsConfig::default(),
             p2p: P2pConfig::default(),
+            name_authority: None,
+            mirror: MirrorConfig::default(),
             clock: Arc::new(SystemClock),
             allows_new_identity: false,
             server_ids: Vec::new(),

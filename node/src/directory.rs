@@ -11,12 +11,13 @@ use pki::{
     chain::{ClaimChain, OwnerKeys},
     claim::placeholder_provider,
     keys::Owner,
-    username::Username,
+    username::{PKI_OWNER, Username},
 };
 
 use crate::{
     error::Refusal,
     identity::NodeIdentity,
+    migration::Arrivals,
     store::{Batch, Partition, Store, tables},
 };
 
@@ -62,6 +63,10 @@ impl Removal {
 pub(crate) struct Directory {
     store: Arc<dyn Store>,
     identity: NodeIdentity,
+    /// The table of names: its owner, and whether this node gives names out.
+    table: Arc<User>,
+    /// Users whose last state is not here yet.
+    pub(crate) arrivals: Arrivals,
     by_key: RwLock<HashMap<Cid, Known>>,
 }
 
@@ -80,12 +85,37 @@ impl std::fmt::Debug for Directory {
 }
 
 impl Directory {
-    pub(crate) fn new(store: Arc<dyn Store>, identity: NodeIdentity) -> Self {
-        Self {
+    /// Starts with the owner of the table of names, which resolves whatever the table says; `home` is the node that
+    /// gives names out, this one or another.
+    ///
+    /// # Errors
+    /// Never in practice: the name of the table's owner is a name.
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        identity: NodeIdentity,
+        owner: Owner,
+        home: Cid,
+    ) -> Result<Self, Refusal> {
+        let name = Username::parse(PKI_OWNER).map_err(Refusal::internal)?;
+        let table = User {
+            partition: partition_of(&name)?,
+            is_local: identity.is_own(&home),
+            identity: owner,
+            home,
+            name,
+        };
+        Ok(Self {
             store,
             identity,
+            table: Arc::new(table),
+            arrivals: Arrivals::default(),
             by_key: RwLock::default(),
-        }
+        })
+    }
+
+    /// Returns the user whose data the table of names is.
+    pub(crate) fn table_user(&self) -> Arc<User> {
+        Arc::clone(&self.table)
     }
 
     /// Returns the chain of a name; empty for an unknown one.
@@ -134,6 +164,9 @@ impl Directory {
     /// # Errors
     /// [`Refusal::UnknownOwner`], [`Refusal::NoHome`].
     pub(crate) async fn user(&self, owner: &Owner) -> Result<Arc<User>, Refusal> {
+        if *owner == self.table.identity {
+            return Ok(self.table_user());
+        }
         let known = self.by_key.read().get(owner.cid()).cloned();
         if let Some(known) = known
             && (!self.store.is_shared() || self.is_present(&known).await?)
@@ -167,11 +200,13 @@ impl Directory {
     /// As [`Directory::user`], and [`Refusal::NotHome`].
     pub(crate) async fn local(&self, owner: &Owner) -> Result<Arc<User>, Refusal> {
         let user = self.user(owner).await?;
-        if user.is_local {
-            Ok(user)
-        } else {
-            Err(Refusal::NotHome)
+        if !user.is_local {
+            return Err(Refusal::NotHome);
         }
+        if self.arrivals.contains(&user.name) {
+            return Err(Refusal::Moving);
+        }
+        Ok(user)
     }
 
     /// Returns the user of a name parameter.
@@ -179,6 +214,9 @@ impl Directory {
     /// # Errors
     /// [`Refusal::UnknownName`].
     pub(crate) async fn named(&self, name: &str) -> Result<Arc<User>, Refusal> {
+        if name == PKI_OWNER {
+            return Ok(self.table_user());
+        }
         let chain = self.chain(name).await?;
         let identity = chain.identity().ok_or(Refusal::UnknownName)?;
         self.user(identity).await
@@ -190,11 +228,7 @@ impl Directory {
     /// As [`Directory::named`], and [`Refusal::NotHome`].
     pub(crate) async fn named_local(&self, name: &str) -> Result<Arc<User>, Refusal> {
         let user = self.named(name).await?;
-        if user.is_local {
-            Ok(user)
-        } else {
-            Err(Refusal::NotHome)
-        }
+        self.local(&user.identity).await
     }
 
     /// Returns how far the removal of a user is, `None` for users who are not removed.

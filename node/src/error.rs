@@ -68,6 +68,12 @@ pub enum Refusal {
     /// The owner lives elsewhere, and the node there does not answer.
     #[error("The home server of this user cannot be reached, please try again later")]
     HomeUnreachable,
+    /// The user is moving to another node, or arriving here: nothing is written until that is done.
+    #[error("Queue full: this account is moving, please try again")]
+    Moving,
+    /// The name authority does not answer.
+    #[error("The name authority cannot be reached, please try again later")]
+    AuthorityUnreachable,
     /// The link's owner lives elsewhere.
     #[error("Please use the link owner's server")]
     ForeignLink,
@@ -169,7 +175,7 @@ impl Refusal {
             Self::Head { status, .. } => *status,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::RateLimit(_) | Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
-            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::Moving => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -178,7 +184,7 @@ impl Refusal {
     /// Returns the seconds after which trying again makes sense.
     const fn retry_after(&self) -> Option<&'static str> {
         match self {
-            Self::Busy | Self::TooManyRequests => Some("1"),
+            Self::Busy | Self::Moving | Self::TooManyRequests => Some("1"),
             Self::RateLimit(_) => Some("60"),
             _ => None,
         }

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use pki::keys::Owner;
 
 use crate::{
+    directory::User,
     error::Refusal,
+    migration,
     state::State,
     store::{Batch, tables},
 };
@@ -15,7 +17,30 @@ const MAX_PENDING: usize = 100;
 const MAX_ATTEMPTS: usize = 400;
 
 /// Stores a request; false when the inbox is full. A copy of a pending request is accepted and not stored.
-pub(crate) async fn add(state: &State, owner: &Owner, request: Bytes) -> Result<bool, Refusal> {
+pub(crate) async fn add(
+    state: &State,
+    user: &User,
+    owner: &Owner,
+    request: Bytes,
+) -> Result<bool, Refusal> {
+    add_as(state, Some(user), owner, request).await
+}
+
+/// As [`add`], for a request that another node has kept.
+pub(crate) async fn add_copy(
+    state: &State,
+    owner: &Owner,
+    request: Bytes,
+) -> Result<bool, Refusal> {
+    add_as(state, None, owner, request).await
+}
+
+async fn add_as(
+    state: &State,
+    user: Option<&User>,
+    owner: &Owner,
+    request: Bytes,
+) -> Result<bool, Refusal> {
     let prefix = owner.cid().to_bytes();
     for _ in 0..MAX_ATTEMPTS {
         let rows = pending(state, &prefix).await?;
@@ -32,6 +57,10 @@ pub(crate) async fn add(state: &State, owner: &Owner, request: Bytes) -> Result<
         let batch = Batch::new()
             .expect_absent(tables::FOLLOW_REQUESTS, key.clone())
             .put(tables::FOLLOW_REQUESTS, key, request.clone());
+        let batch = match user {
+            Some(user) => migration::guard(state, user, batch).await?,
+            None => batch,
+        };
         if state.store.commit(batch).await?.is_committed() {
             return Ok(true);
         }

@@ -12,7 +12,10 @@ use bytes::Bytes;
 use champ::Cid;
 use http::{Request, Response};
 use http_body_util::Full;
-use pki::{keys::SecretKeyWithHash, proof_of_work::DifficultyPolicy};
+use pki::{
+    keys::{Owner, SecretKeyWithHash},
+    proof_of_work::DifficultyPolicy,
+};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
@@ -28,6 +31,9 @@ use crate::{
     http::{Admission, Hosts, Origin, RequestBody, Transport, answer, secure_site, serve, whole},
     identity::{KeyFileError, load_or_create_secret},
     metrics::{self, Metrics},
+    migration,
+    mirror::{self, Mirrors},
+    names::{self, Names},
     node_keys::NodeKeys,
     operator,
     p2p::{self, PeerId},
@@ -98,6 +104,9 @@ pub enum OpenError {
     /// The data folder is a restore that broke off.
     #[error("{} is not restored completely", .0.display())]
     Restoring(std::path::PathBuf),
+    /// The stored names are those of another network than the one of the settings.
+    #[error("the names stored here belong to another name authority")]
+    OtherNames,
     /// The node's own data cannot be set up or read.
     #[error("cannot set up the node")]
     Setup(#[from] Refusal),
@@ -132,11 +141,20 @@ impl Node {
             u32::try_from(config.max_signups_per_day).unwrap_or(u32::MAX),
             std::time::UNIX_EPOCH + since_epoch,
         );
-        let registrar = Registrar::new(
-            SecretKeyWithHash::new(keys.table_owner),
-            SecretKeyWithHash::new(keys.table_writer),
-            policy,
-        );
+        let registrar = keys.table.map(|table| {
+            let (owner, writer) = (table.owner, table.writer);
+            let with_hash = SecretKeyWithHash::new;
+            Registrar::new(with_hash(owner), with_hash(writer), policy)
+        });
+        let (owner, authority) = match (&registrar, &keys.follows) {
+            (Some(registrar), _) => (registrar.owner(), identity.current().clone()),
+            (None, Some(network)) => (Owner(network.owner.clone()), network.node.to_cid()),
+            (None, None) => return Err(Refusal::internal("a node without names").into()),
+        };
+        if !names::bind(store.as_ref(), &owner).await? {
+            return Err(OpenError::OtherNames);
+        }
+        let status = names::stored_status(store.as_ref()).await?;
         let hosts = Hosts::new(config.listen, config.public_host.as_deref(), identity.all())?
             .public(config.is_public);
         let factor_key = factor_key(folder, store.as_ref()).await?;
@@ -145,10 +163,17 @@ impl Node {
         let state = Arc::new(State {
             pages: Pages::new(config.web.as_deref(), pages)?,
             clock: Arc::clone(&config.clock),
-            directory: Directory::new(Arc::clone(&store), identity.clone()),
+            directory: Directory::new(
+                Arc::clone(&store),
+                identity.clone(),
+                owner.clone(),
+                authority,
+            )?,
             identity,
             store: StoreHandle(store),
             registrar,
+            names: Names::new(keys.follows, owner, status),
+            mirrors: Mirrors::new(config.mirror.bytes_per_second),
             writers: Writers::default(),
             usage: Usage::default(),
             collector: Collector::default(),
@@ -186,7 +211,10 @@ impl Node {
                 );
             }
         }
-        state.registrar.found(&state).await?;
+        if let Some(registrar) = &state.registrar {
+            registrar.found(&state).await?;
+        }
+        migration::remember(&state).await?;
         add_tokens(&state).await?;
         usage::resume(&state).await?;
         metrics::start(&state);
@@ -195,6 +223,8 @@ impl Node {
         if state.store.is_shared() {
             sweep::start(&state);
         }
+        names::start(&state);
+        mirror::start(&state);
         tracing::info!(id = %state.identity.current(), "node is open");
         Ok(Self {
             state,

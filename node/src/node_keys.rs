@@ -12,7 +12,8 @@ use pki::keys::{PublicSigningKey, SecretSigningKey};
 use crate::{
     config::Config,
     error::Refusal,
-    identity::{KeyFileError, NodeIdentity, load_or_create_key, peer_id},
+    identity::{KeyFileError, NodeIdentity, load_or_create_key, peer_id, write_durably},
+    names::{self, NameAuthority, Role},
     node::OpenError,
     random::OsRandom,
     shared_keys::shared_secret,
@@ -34,10 +35,18 @@ pub(crate) struct NodeKeys {
     pub(crate) identity: NodeIdentity,
     /// The key behind the current one; none when the ids were given.
     pub(crate) node: Option<SecretSigningKey>,
-    /// Owns the name table.
-    pub(crate) table_owner: SecretSigningKey,
-    /// Signs the name table.
-    pub(crate) table_writer: SecretSigningKey,
+    /// Whose names the node follows; `None` for one that gives them out itself.
+    pub(crate) follows: Option<NameAuthority>,
+    /// The keys of the name table, of a node that gives names out.
+    pub(crate) table: Option<TableKeys>,
+}
+
+/// The keys of a table of names.
+pub(crate) struct TableKeys {
+    /// Owns it.
+    pub(crate) owner: SecretSigningKey,
+    /// Signs it.
+    pub(crate) writer: SecretSigningKey,
 }
 
 impl NodeKeys {
@@ -50,26 +59,16 @@ impl NodeKeys {
         if store.is_shared() {
             return Self::shared(config, store).await;
         }
-        let Some(folder) = config.data.as_deref() else {
-            // Nothing to keep them in: keys of this process.
-            let key = || SecretSigningKey::generate(&mut OsRandom);
-            let node = config.server_ids.is_empty().then(key);
-            let ids = NodeIdentity::from_ids(config.server_ids.clone());
-            let own = || node.as_ref().map(|key| NodeIdentity::of_key(&key.public()));
-            return Ok(Self {
-                identity: ids
-                    .or_else(own)
-                    .unwrap_or_else(|| NodeIdentity::of_key(&key().public())),
-                node,
-                table_owner: key(),
-                table_writer: key(),
-            });
-        };
-        let table_owner = key(folder, TABLE_OWNER_KEY, store, false).await?.0;
-        let table_writer = key(folder, TABLE_WRITER_KEY, store, false).await?.0;
-        let (identity, node) = match NodeIdentity::from_ids(config.server_ids.clone()) {
-            Some(identity) => (identity, None),
-            None => {
+        let folder = config.data.as_deref();
+        let given = NodeIdentity::from_ids(config.server_ids.clone());
+        let (identity, node) = match (given, folder) {
+            (Some(identity), _) => (identity, None),
+            // Nothing to keep keys in: they are this process's.
+            (None, None) => {
+                let key = SecretSigningKey::generate(&mut OsRandom);
+                (NodeIdentity::of_key(&key.public()), Some(key))
+            }
+            (None, Some(folder)) => {
                 let (key, before) =
                     key(folder, NODE_KEY, store, config.allows_new_identity).await?;
                 let current = peer_id(&key.public());
@@ -80,11 +79,30 @@ impl NodeKeys {
                 (identity, Some(key))
             }
         };
+        let role = names::role(store, config.name_authority.as_ref(), &identity).await?;
+        let (follows, table) = match (role, folder) {
+            (Role::Follows(authority), _) => (Some(authority), None),
+            (Role::Authority, None) => {
+                let key = || SecretSigningKey::generate(&mut OsRandom);
+                let (owner, writer) = (key(), key());
+                (None, Some(TableKeys { owner, writer }))
+            }
+            (Role::Authority, Some(folder)) => {
+                let known = format!("public {TABLE_OWNER_KEY}").into_bytes();
+                let is_known = store.get(tables::NODE, &known).await?.is_some();
+                if !is_known && names::is_bound(store).await? {
+                    return Err(OpenError::OtherNames);
+                }
+                let owner = key(folder, TABLE_OWNER_KEY, store, false).await?.0;
+                let writer = key(folder, TABLE_WRITER_KEY, store, false).await?.0;
+                (None, Some(TableKeys { owner, writer }))
+            }
+        };
         Ok(Self {
             identity,
             node,
-            table_owner,
-            table_writer,
+            follows,
+            table,
         })
     }
 }
@@ -104,13 +122,58 @@ impl NodeKeys {
                 (NodeIdentity::of_key(&key.public()), Some(key))
             }
         };
+        let role = names::role(store, config.name_authority.as_ref(), &identity).await?;
+        let (follows, table) = match role {
+            Role::Follows(authority) => (Some(authority), None),
+            Role::Authority => {
+                let (owner, writer) = (key(TABLE_OWNER_KEY).await?, key(TABLE_WRITER_KEY).await?);
+                (None, Some(TableKeys { owner, writer }))
+            }
+        };
         Ok(Self {
             identity,
             node,
-            table_owner: key(TABLE_OWNER_KEY).await?,
-            table_writer: key(TABLE_WRITER_KEY).await?,
+            follows,
+            table,
         })
     }
+}
+
+/// Puts the keys of a table of names into the data folder of a node that has none, and makes the store know them.
+///
+/// # Errors
+/// When the node has other keys, and what writing files and rows can fail with.
+pub(crate) async fn install_table_keys(
+    folder: &Path,
+    store: &dyn Store,
+    keys: &TableKeys,
+) -> Result<(), OpenError> {
+    for (file, wanted) in [
+        (TABLE_OWNER_KEY, &keys.owner),
+        (TABLE_WRITER_KEY, &keys.writer),
+    ] {
+        let path = folder.join(file);
+        if path.exists() {
+            if load_or_create_key(folder, file)?.public() != wanted.public() {
+                return Err(KeyFileError::Exchanged { path }.into());
+            }
+        } else {
+            write_durably(folder, file, wanted.seed().as_slice())
+                .map_err(|source| KeyFileError::Io { path, source })?;
+        }
+        let row_key = format!("public {file}").into_bytes();
+        let row = wanted.public().as_bytes().to_vec();
+        let batch = Batch::new().put(tables::NODE, row_key, row);
+        if !store
+            .commit(batch)
+            .await
+            .map_err(Refusal::from)?
+            .is_committed()
+        {
+            return Err(Refusal::Busy.into());
+        }
+    }
+    Ok(())
 }
 
 /// Reads a key, or makes it when the store knows none; returns those it replaced too.

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use champ::{
-    Block, BlockSource, Cid, MemoryBlocks, SourceError,
-    access::BatWithId,
+    BlockSource, Cid, SourceError,
     cbor::{Record as _, decode},
 };
 use pki::{
@@ -23,10 +22,10 @@ use pki::{
 };
 
 use crate::{
-    blocks::{AuthorisedBlocks, source_refusal},
+    blocks::source_refusal,
     directory::User,
     error::Refusal,
-    gc,
+    gc, migration,
     state::State,
     store::{Batch, CommitOutcome, tables},
     usage,
@@ -73,6 +72,24 @@ pub(crate) struct Planned {
 }
 
 impl Planned {
+    /// Takes over an update that was verified at another node, as the next state of a copy: nothing but the stored
+    /// bytes it replaces is a condition.
+    ///
+    /// # Errors
+    /// When the stored bytes cannot be read.
+    pub(crate) fn copied(
+        writer: &Writer,
+        signed: &SignedPointer,
+        before: Option<Bytes>,
+    ) -> Result<Self, Refusal> {
+        Ok(Self {
+            writer: writer.clone(),
+            signed: signed.clone(),
+            replaced: before.as_deref().map(read_update).transpose()?,
+            before,
+        })
+    }
+
     /// Returns where the pointer will lead.
     pub(crate) fn target(&self) -> Option<&Cid> {
         self.signed.update().updated()
@@ -113,26 +130,6 @@ impl NotPlanned {
                 Refusal::rule(format!("WriterData controller mismatch for {writer}"))
             }
             Self::Refused(refusal) => refusal,
-        }
-    }
-}
-
-/// Blocks that arrive with an update, in front of those that are stored already.
-pub(crate) struct WithNew<'a> {
-    pub(crate) new: &'a MemoryBlocks,
-    pub(crate) stored: AuthorisedBlocks<'a>,
-}
-
-#[async_trait::async_trait]
-impl BlockSource for WithNew<'_> {
-    async fn block(
-        &self,
-        cid: &Cid,
-        token: Option<&BatWithId>,
-    ) -> Result<Option<Block>, SourceError> {
-        match self.new.get(cid) {
-            Some(block) => Ok(Some(block.clone())),
-            None => self.stored.block(cid, token).await,
         }
     }
 }
@@ -217,12 +214,38 @@ pub(crate) async fn check_root(
 /// (Spec: 07 §6). When this returns, the client's next request may use newly owned keys.
 ///
 /// # Errors
-/// [`Refusal::Pointer`] of the first writer whose pointer changed meanwhile; nothing is stored then.
+/// [`Refusal::Pointer`] of the first writer whose pointer changed meanwhile, [`Refusal::Moving`]; nothing is stored
+/// then.
 pub(crate) async fn commit(
     state: &Arc<State>,
     user: &Arc<User>,
     plans: Vec<Planned>,
     batch: Batch,
+) -> Result<(), Refusal> {
+    let mut guarded = migration::guard(state, user, Batch::new()).await?;
+    guarded.append(batch);
+    commit_guarded(state, user, plans, guarded, true).await
+}
+
+/// As [`commit`], for the copy of a user whose data changes elsewhere.
+///
+/// # Errors
+/// As [`commit`].
+pub(crate) async fn commit_copy(
+    state: &Arc<State>,
+    user: &Arc<User>,
+    plans: Vec<Planned>,
+    batch: Batch,
+) -> Result<(), Refusal> {
+    commit_guarded(state, user, plans, batch, false).await
+}
+
+async fn commit_guarded(
+    state: &Arc<State>,
+    user: &Arc<User>,
+    plans: Vec<Planned>,
+    batch: Batch,
+    has_guard: bool,
 ) -> Result<(), Refusal> {
     // The conditions of the pointers come first, so that a failed one is found by its position, then those of
     // the caller.
@@ -254,6 +277,9 @@ pub(crate) async fn commit(
             CommitOutcome::ConditionFailed { index, actual } => {
                 if let Some(plan) = plans.get(index) {
                     return Err(lost_race(plan, actual.as_deref())?);
+                }
+                if has_guard && index == plans.len() {
+                    return Err(Refusal::Moving);
                 }
                 if index < plans.len() + callers {
                     return Err(Refusal::rule(

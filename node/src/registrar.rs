@@ -18,6 +18,7 @@ use pki::{
     pointer::{PointerUpdate, SignedPointer},
     proof_of_work::{DifficultyPolicy, ProofOfWork},
     username::{PKI_OWNER, Username},
+    wire::signup::UpdateChainRequest,
     writer_data::{PKI_NAME, WriterData},
 };
 use tokio::sync::{Mutex, MutexGuard};
@@ -27,6 +28,7 @@ use crate::{
     directory::{User, partition_of},
     error::Refusal,
     gc,
+    names::{self, Registered},
     pointers::{stored, stored_update},
     random::uuid,
     state::State,
@@ -94,6 +96,16 @@ impl Registrar {
         }
     }
 
+    /// Returns the owner of the table.
+    pub(crate) fn owner(&self) -> Owner {
+        Owner(self.identity.hash().clone())
+    }
+
+    /// Returns the keys of the table: owner, writer.
+    pub(crate) const fn keys(&self) -> (&SecretKeyWithHash, &SecretKeyWithHash) {
+        (&self.identity, &self.writer)
+    }
+
     /// Waits for the right to change the table.
     pub(crate) async fn turn(&self) -> Turn<'_> {
         Turn {
@@ -106,7 +118,7 @@ impl Registrar {
     pub(crate) async fn found(&self, state: &State) -> Result<(), Refusal> {
         let owner = Owner(self.identity.hash().clone());
         if stored(state, &owner.as_writer()).await?.is_some() {
-            return Ok(());
+            return self.name_home(state).await;
         }
         // Another process on the same store may be founding it as well.
         let key = owner.as_writer();
@@ -116,10 +128,39 @@ impl Registrar {
         }
     }
 
+    /// Says in the table that this node gives it out, after it took over from another one.
+    async fn name_home(&self, state: &State) -> Result<(), Refusal> {
+        let existing = state.directory.chain(PKI_OWNER).await?;
+        let is_named = existing
+            .home()
+            .is_none_or(|home| state.identity.is_own(home));
+        if is_named {
+            return Ok(());
+        }
+        let _turn = self.turn().await;
+        let name = Username::parse(PKI_OWNER).map_err(Refusal::internal)?;
+        let here = state.identity.current().clone();
+        let chain = existing
+            .with_last_claim(&name, Date::NEVER, here, self.identity.secret())
+            .map_err(Refusal::internal)?;
+        let prepared = self
+            .prepare_change(state, &name, existing, chain, transaction()?)
+            .await?;
+        if !state
+            .store
+            .commit(prepared.batch.clone())
+            .await?
+            .is_committed()
+        {
+            return Err(Refusal::internal("the name table was changed meanwhile"));
+        }
+        self.finish(state, *prepared).await
+    }
+
     async fn found_new(&self, state: &State) -> Result<(), Refusal> {
         let _turn = self.turn().await;
         let name = Username::parse(PKI_OWNER).map_err(Refusal::internal)?;
-        let user = self.table_user(&name)?;
+        let user = state.directory.table_user();
         let mut root = WriterData::new_writer(self.identity.writer());
         root.named.insert(
             PKI_NAME.to_owned(),
@@ -180,6 +221,7 @@ impl Registrar {
                 tracing::warn!("the counts of new names cannot be read");
             }
         }
+        names::check_fence(state, &self.writer.writer()).await?;
         let existing = state.directory.chain(name).await?;
         let bound = match update.identity() {
             Some(identity) => state.directory.name_of(identity).await?,
@@ -267,8 +309,7 @@ impl Registrar {
         chain: ClaimChain,
         transaction: TransactionId,
     ) -> Result<Box<Prepared>, Refusal> {
-        let table = Username::parse(PKI_OWNER).map_err(Refusal::internal)?;
-        let user = self.table_user(&table)?;
+        let user = state.directory.table_user();
         let source = StoredBlocks { state, user: &user };
         let writer = self.writer.writer();
         let before = stored(state, &writer).await?;
@@ -331,16 +372,83 @@ impl Registrar {
             .ok_or_else(|| Refusal::internal("the root of the name table is missing"))?;
         WriterData::in_block(&block, &writer).map_err(Refusal::internal)
     }
+}
 
-    /// The user whose data the table is; routing does not know it before the table exists.
-    fn table_user(&self, name: &Username) -> Result<User, Refusal> {
-        Ok(User {
-            partition: partition_of(name)?,
-            name: name.clone(),
-            identity: Owner(self.identity.hash().clone()),
-            home: placeholder_provider(),
-            is_local: true,
-        })
+/// Renewal, change of server, change of key; new names only for those who may bring them.
+///
+/// # Errors
+/// What the rules refuse; nothing is changed then.
+pub(crate) async fn update(
+    state: &State,
+    request: &UpdateChainRequest,
+    allows_new: bool,
+) -> Result<Registered, Refusal> {
+    let registrar = state.registrar()?;
+    let mut turn = registrar.turn().await;
+    for _ in 0..MAX_TURNS {
+        if let Some(done) = try_update(state, registrar, &mut turn, request, allows_new).await? {
+            return Ok(done);
+        }
+    }
+    Err(Refusal::rule("The chain was changed by somebody else"))
+}
+
+/// Tries to update a chain; `None` when another process changed the table meanwhile.
+async fn try_update(
+    state: &State,
+    registrar: &Registrar,
+    turn: &mut Turn<'_>,
+    request: &UpdateChainRequest,
+    allows_new: bool,
+) -> Result<Option<Registered>, Refusal> {
+    let chain = request.chain.get();
+    if state.directory.chain(&request.username).await?.is_empty() {
+        if !allows_new {
+            return Err(Refusal::rule("Unknown user, please sign up"));
+        }
+        check_expiry(state, chain)?;
+    }
+    let decision = registrar
+        .decide(
+            turn,
+            state,
+            &request.username,
+            chain,
+            &request.proof,
+            request.chain.proof_data(),
+        )
+        .await?;
+    let prepared = match decision {
+        Decision::Unchanged => return Ok(Some(Registered::Done)),
+        Decision::MoreWork(difficulty) => {
+            return Ok(Some(Registered::MoreWork(difficulty.into())));
+        }
+        Decision::Change(prepared) => prepared,
+    };
+    if !state
+        .store
+        .commit(prepared.batch.clone())
+        .await?
+        .is_committed()
+    {
+        registrar.abandoned(state, *prepared).await?;
+        return Ok(None);
+    }
+    registrar.committed(turn, state, *prepared).await?;
+    Ok(Some(Registered::Done))
+}
+
+/// Latest expiry of a first claim: ten years ahead.
+const MAX_CLAIM_DAYS: i64 = 3660;
+
+/// Refuses a first claim that has expired or runs longer than anybody's (Spec: 40 PKI-2).
+pub(crate) fn check_expiry(state: &State, chain: &ClaimChain) -> Result<(), Refusal> {
+    let today = Date::from_unix_seconds(state.clock.now_seconds()).to_days();
+    let expiry = chain.last().map(|link| link.claim.expiry.to_days());
+    if expiry.is_some_and(|day| (today..=today + MAX_CLAIM_DAYS).contains(&day)) {
+        Ok(())
+    } else {
+        Err(Refusal::rule("Invalid claim expiry!"))
     }
 }
 

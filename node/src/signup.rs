@@ -7,8 +7,8 @@ use std::{
 
 use champ::{Cid, MemoryBlocks, SourceError, cbor::Record as _};
 use pki::{
-    chain::ClaimChain,
-    claim::{Claim, Date},
+    chain::{ClaimChain, MergeError},
+    claim::Claim,
     keys::{PublicSigningKey, Writer},
     owned::{PointerSource, WalkLimits, owned_by_user},
     pointer::{PointerUpdate, SignedPointer, check_successor},
@@ -17,7 +17,7 @@ use pki::{
         op_log::{BlockWrite, NewLogin, NewMirrorBat, Op, OpLog},
         pointer_batch::PointerWrite,
         refusal::text,
-        signup::SignupRequest,
+        signup::{SentLinks, SignupRequest, UpdateChainRequest},
     },
 };
 use sha2::{Digest as _, Sha256};
@@ -28,17 +28,16 @@ use crate::{
     bats, blocks,
     directory::{User, partition_of},
     error::Refusal,
+    gc,
+    names::{self, Registered},
     operator, pointers,
     random::uuid,
-    registrar::{Decision, MAX_TURNS, Turn},
+    registrar::{Decision, MAX_TURNS, Registrar, Turn, check_expiry},
     state::State,
     store::{Batch, TransactionId, tables},
     usage::{mark_unsettled, quota_row, stored_quota},
     writers::{self, WriterRow},
 };
-
-/// Latest expiry of a first claim: ten years ahead.
-const MAX_CLAIM_DAYS: i64 = 3660;
 
 /// How a sign-up ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,10 +66,8 @@ pub(crate) async fn sign_up(
     let link = request.link.get();
     check_provider(state, &link.claim)?;
     let name = Username::parse_new(&request.username).map_err(|e| Refusal::rule(e.to_string()))?;
-    let today = Date::from_unix_seconds(state.clock.now_seconds()).to_days();
-    if !(today..=today + MAX_CLAIM_DAYS).contains(&link.claim.expiry.to_days()) {
-        return Err(Refusal::rule("Invalid claim expiry!"));
-    }
+    let chain = ClaimChain::single(link.clone());
+    check_expiry(state, &chain)?;
     let user = Arc::new(User {
         partition: partition_of(&name)?,
         identity: link.owner.clone(),
@@ -78,11 +75,15 @@ pub(crate) async fn sign_up(
         is_local: true,
         name,
     });
-    let mut turn = state.registrar.turn().await;
+    let registrar = match &state.registrar {
+        Some(registrar) => registrar,
+        None => return elsewhere(state, &user, request).await,
+    };
+    let mut turn = registrar.turn().await;
     let (_, quota) = admit(state, &user.name, &request.token).await?;
     let size = request.ops.block_bytes() as u64;
     let applicant = Applicant {
-        chain: ClaimChain::single(link.clone()),
+        chain,
         proof: &request.proof,
         proof_data: &request.link.proof_data(),
         token: &request.token,
@@ -96,7 +97,7 @@ pub(crate) async fn sign_up(
         });
     }
     for _ in 0..MAX_TURNS {
-        if let Some(outcome) = apply(state, &user, &mut turn, &applicant).await? {
+        if let Some(outcome) = apply(state, registrar, &user, &mut turn, &applicant).await? {
             return Ok(outcome);
         }
     }
@@ -117,12 +118,12 @@ struct Applicant<'a> {
 /// Tries to make an account; `None` when another process changed the name table meanwhile.
 async fn apply(
     state: &Arc<State>,
+    registrar: &Registrar,
     user: &Arc<User>,
     turn: &mut Turn<'_>,
     applicant: &Applicant<'_>,
 ) -> Result<Option<Outcome>, Refusal> {
-    let decision = state
-        .registrar
+    let decision = registrar
         .decide(
             turn,
             state,
@@ -154,14 +155,14 @@ async fn apply(
     let writers: Vec<_> = checked.writers.iter().cloned().collect();
     let batch = account_rows(batch, user, checked);
     if !state.store.commit(batch).await?.is_committed() {
-        state.registrar.abandoned(state, *prepared).await?;
+        registrar.abandoned(state, *prepared).await?;
         state
             .store
             .close_transaction(&user.partition, &transaction)
             .await?;
         return Ok(None);
     }
-    state.registrar.committed(turn, state, *prepared).await?;
+    registrar.committed(turn, state, *prepared).await?;
     state.users.added();
     tracing::info!(user = user.name.as_str(), "signed up");
     // The account exists whatever happens from here on.
@@ -174,6 +175,111 @@ async fn apply(
     }
     state.usage.committed(state, user, writers).await;
     Ok(Some(Outcome::Done))
+}
+
+/// Creates an account on a node that gives out no names: the name authority is asked once everything else is checked,
+/// and from then on the sign-up is kept until the account is made or the name is known to be somebody else's.
+async fn elsewhere(
+    state: &Arc<State>,
+    user: &Arc<User>,
+    request: SignupRequest,
+) -> Result<Outcome, Refusal> {
+    let chain = ClaimChain::single(request.link.get().clone());
+    let known = state.directory.chain(user.name.as_str()).await?;
+    if !known.is_empty() && known != chain {
+        return Err(Refusal::rule(MergeError::OtherKey.to_string()));
+    }
+    let row = user.name.as_str().as_bytes();
+    let has_account = stored_quota(state, &user.name).await?.is_some()
+        && state.store.get(tables::LOGINS, row).await?.is_some();
+    if known == chain && has_account {
+        // The answer to an earlier attempt was lost.
+        return Ok(Outcome::Done);
+    }
+    let (_, quota) = admit(state, &user.name, &request.token).await?;
+    let size = request.ops.block_bytes() as u64;
+    if size > quota {
+        return Err(Refusal::QuotaReached {
+            used: 0,
+            quota,
+            size,
+        });
+    }
+    check(state, user, request.ops.clone()).await?;
+    names::keep_pending(state, &request).await?;
+    let update = UpdateChainRequest {
+        username: request.username.clone(),
+        chain: SentLinks::new(chain),
+        proof: request.proof.clone(),
+        token: request.token.clone(),
+    };
+    match names::forward(state, &update).await {
+        Ok(Registered::Done) => complete(state, request).await.map(|()| Outcome::Done),
+        Ok(Registered::MoreWork(difficulty)) => {
+            names::forget_pending(state, user.name.as_str()).await?;
+            let difficulty = u16::try_from(difficulty).map_err(Refusal::internal)?;
+            Ok(Outcome::MoreWork(difficulty))
+        }
+        // Whether the name is taken is not known: the sign-up waits.
+        Err(refusal @ (Refusal::AuthorityUnreachable | Refusal::Internal(_))) => Err(refusal),
+        Err(refusal) => {
+            names::forget_pending(state, user.name.as_str()).await?;
+            Err(refusal)
+        }
+    }
+}
+
+/// Makes the account of a name that the authority has given to this claim. Can be repeated.
+pub(crate) async fn complete(state: &Arc<State>, request: SignupRequest) -> Result<(), Refusal> {
+    let link = request.link.get().clone();
+    let name = Username::parse(&request.username).map_err(|e| Refusal::rule(e.to_string()))?;
+    let home = state.identity.current().clone();
+    let user = Arc::new(User {
+        partition: partition_of(&name)?,
+        identity: link.owner.clone(),
+        is_local: true,
+        home,
+        name,
+    });
+    // The signed times in it were checked when it came.
+    let checked = check_at(state, &user, request.ops, Window::ANY).await?;
+    let transaction = TransactionId::new(&uuid()).map_err(Refusal::internal)?;
+    let existing = state.directory.chain(user.name.as_str()).await?;
+    let chain = ClaimChain::single(link);
+    let mut batch = Batch::new();
+    if existing.is_empty() {
+        batch = state
+            .directory
+            .write_chain(batch, &user.name, &existing, &chain)?;
+    }
+    let (admission, _) = admit(state, &user.name, &request.token).await?;
+    batch.append(admission);
+    let row = user.name.as_str().as_bytes().to_vec();
+    batch = batch.remove(tables::PENDING_SIGNUPS, row);
+    let blocks = checked.blocks.clone();
+    if !blocks.is_empty() {
+        state
+            .store
+            .put_blocks(&user.partition, blocks, Some(&transaction))
+            .await?;
+    }
+    let writers: Vec<_> = checked.writers.iter().cloned().collect();
+    let batch = gc::note_change(account_rows(batch, &user, checked), user.name.as_str());
+    let outcome = state.store.commit(batch).await?;
+    state.directory.forget(&chain);
+    state
+        .store
+        .close_transaction(&user.partition, &transaction)
+        .await?;
+    if !outcome.is_committed() {
+        return Err(Refusal::rule(
+            "Sign-up collides with another one. Please try again",
+        ));
+    }
+    state.users.added();
+    tracing::info!(user = user.name.as_str(), "signed up");
+    state.usage.committed(state, &user, writers).await;
+    Ok(())
 }
 
 /// Refuses a claim that names another server as the home.
@@ -227,6 +333,16 @@ pub(crate) fn token_key(token: &str) -> Vec<u8> {
 
 /// Checks a whole op log before anything is stored.
 async fn check(state: &State, user: &User, log: OpLog) -> Result<Checked, Refusal> {
+    check_at(state, user, log, Window::HOUR).await
+}
+
+/// As [`check`], with the window that signed requests in it must lie in.
+async fn check_at(
+    state: &State,
+    user: &User,
+    log: OpLog,
+    window: Window,
+) -> Result<Checked, Refusal> {
     let identity = user
         .identity
         .hash()
@@ -273,7 +389,7 @@ async fn check(state: &State, user: &User, log: OpLog) -> Result<Checked, Refusa
             &mirror.auth,
             "peergos/v0/bats/addBat",
             state.clock.now_millis(),
-            Window::HOUR,
+            window,
         )?;
     }
     Ok(Checked {

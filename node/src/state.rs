@@ -18,6 +18,8 @@ use crate::{
     http::Admission,
     identity::NodeIdentity,
     metrics::Metrics,
+    mirror::Mirrors,
+    names::{self, Names},
     p2p::{Network, Peers},
     pointers,
     registrar::Registrar,
@@ -40,7 +42,10 @@ pub(crate) struct State {
     pub(crate) store: StoreHandle,
     pub(crate) pages: Pages,
     pub(crate) directory: Directory,
-    pub(crate) registrar: Registrar,
+    /// The name authority, of a node that is it.
+    pub(crate) registrar: Option<Registrar>,
+    pub(crate) names: Names,
+    pub(crate) mirrors: Mirrors,
     pub(crate) writers: Writers,
     pub(crate) usage: Usage,
     pub(crate) collector: Collector,
@@ -70,6 +75,15 @@ impl State {
     /// Returns the way to other nodes; `None` for a node that takes no part in a network.
     pub(crate) fn peers(&self) -> Option<&dyn Peers> {
         self.peers.get().map(AsRef::as_ref)
+    }
+
+    /// Returns the name authority.
+    ///
+    /// # Errors
+    /// On a node that follows another one's names.
+    pub(crate) fn registrar(&self) -> Result<&Registrar, Refusal> {
+        let missing = || Refusal::rule(names::NOT_THE_AUTHORITY);
+        self.registrar.as_ref().ok_or_else(missing)
     }
 
     /// Returns the key of a writer of `user`: from its hash, or from a stored block for old keys.

@@ -13,6 +13,7 @@
 
 mod conformance;
 mod gc;
+mod network;
 mod operator;
 mod p2p;
 #[cfg(unix)]

@@ -2,7 +2,7 @@
 
 mod source;
 
-pub use source::{BlockSource, MemoryBlocks, SourceError};
+pub use source::{BlockSource, MemoryBlocks, Overlay, SourceError};
 
 use bytes::Bytes;
 

@@ -98,3 +98,71 @@ impl BlockSource for MemoryBlocks {
         Ok(self.get(cid).cloned())
     }
 }
+
+/// New blocks in front of those that are somewhere else: a change before it is stored.
+#[derive(Debug, Clone, Default)]
+pub struct Overlay<S> {
+    /// What is new.
+    pub new: MemoryBlocks,
+    /// Where all other blocks are.
+    pub below: S,
+}
+
+impl<S> Overlay<S> {
+    /// Puts blocks in front of `below`.
+    pub const fn new(new: MemoryBlocks, below: S) -> Self {
+        Self { new, below }
+    }
+}
+
+#[async_trait::async_trait]
+impl<S: BlockSource> BlockSource for Overlay<S> {
+    async fn block(
+        &self,
+        cid: &Cid,
+        token: Option<&BatWithId>,
+    ) -> Result<Option<Block>, SourceError> {
+        match self.new.get(cid) {
+            Some(block) => Ok(Some(block.clone())),
+            None => self.below.block(cid, token).await,
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl<S: BlockSource + ?Sized> BlockSource for &S {
+    async fn block(
+        &self,
+        cid: &Cid,
+        token: Option<&BatWithId>,
+    ) -> Result<Option<Block>, SourceError> {
+        (**self).block(cid, token).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn new_blocks_stand_in_front_of_old_ones() {
+        let (old, new) = (
+            Block::raw(&b"old"[..]).unwrap(),
+            Block::raw(&b"new"[..]).unwrap(),
+        );
+        let (mut below, mut above) = (MemoryBlocks::new(), MemoryBlocks::new());
+        below.insert(old.clone());
+        above.insert(new.clone());
+        let below: &dyn BlockSource = &below;
+        let both = Overlay::new(above, below);
+        for block in [&old, &new] {
+            let found = both.block(block.cid(), None).now_or_never().unwrap();
+            assert_eq!(found.unwrap().as_ref(), Some(block));
+        }
+        let absent = Cid::of_raw(b"absent");
+        let found = both.block(&absent, None).now_or_never().unwrap();
+        assert_eq!(found.unwrap(), None);
+    }
+}

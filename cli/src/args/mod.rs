@@ -7,6 +7,7 @@ mod account;
 mod connection;
 mod files;
 mod look;
+mod network;
 mod operator;
 mod serve;
 mod sites;
@@ -24,6 +25,11 @@ pub use files::{
     TruncateArgs, WriteArgs,
 };
 pub use look::{DuArgs, FindArgs, Kind, TreeArgs};
+pub use network::{
+    MirrorAddArgs, MirrorAllowArgs, MirrorArgs, MirrorCommand, MirrorNodeArgs, MirrorUserArgs,
+    MirrorWholeArgs, MoveArgs, NamesArgs, NamesCommand, NamesFileArgs, NamesFollowArgs,
+    NamesStatusArgs,
+};
 pub use operator::{
     ApproveArgs, DoctorArgs, InviteArgs, InviteCommand, InviteNewArgs, InviteRevokeArgs,
     MessageSendArgs, MessagesArgs, MessagesCommand, NodeArgs, OperatorOptions, QuotaArgs,
@@ -41,6 +47,7 @@ use files::{
     CAT_EXAMPLES, GET_EXAMPLES, LS_EXAMPLES, MV_EXAMPLES, PUT_EXAMPLES, RM_EXAMPLES, WRITE_EXAMPLES,
 };
 use look::FIND_EXAMPLES;
+use network::{MIRROR_EXAMPLES, MOVE_EXAMPLES, NAMES_EXAMPLES};
 use operator::{
     DOCTOR_EXAMPLES, INVITE_EXAMPLES, MESSAGES_EXAMPLES, QUOTA_EXAMPLES, SPACE_REQUESTS_EXAMPLES,
     USERS_EXAMPLES,
@@ -147,6 +154,10 @@ pub enum Command {
     /// Show how much space is used and how much there is.
     Space(SpaceArgs),
 
+    /// Move the account to another node, or make a mirror its home.
+    #[command(after_help = MOVE_EXAMPLES)]
+    Move(MoveArgs),
+
     /// Show the settings of a node and where each came from.
     #[command(after_help = CONFIG_EXAMPLES)]
     Config(ConfigArgs),
@@ -187,6 +198,12 @@ pub enum Command {
     /// Make a data folder from a backup.
     #[command(after_help = RESTORE_EXAMPLES)]
     Restore(RestoreArgs),
+    /// Keep copies of accounts of other nodes, or let another node keep one of yours.
+    #[command(after_help = MIRROR_EXAMPLES)]
+    Mirror(MirrorArgs),
+    /// Show who gives out the names of users, and take that over.
+    #[command(after_help = NAMES_EXAMPLES)]
+    Names(NamesArgs),
     /// Serve what users publish as web sites.
     #[command(after_help = GATEWAY_EXAMPLES)]
     Gateway(GatewayArgs),
@@ -220,7 +237,10 @@ const GROUPS: [(&str, &[&str]); 3] = [
             "unpublish",
         ],
     ),
-    ("Account", &["signup", "login", "logout", "passwd", "space"]),
+    (
+        "Account",
+        &["signup", "login", "logout", "passwd", "space", "move"],
+    ),
     ("Operator (of a node on this machine)", &["serve"]),
 ];
 

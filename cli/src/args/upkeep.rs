@@ -72,6 +72,14 @@ pub struct RepairArgs {
     #[arg(long, value_name = "DIR")]
     pub from_backup: Option<PathBuf>,
 
+    /// Take good copies from the node with this id, which mirrors the users of this one.
+    #[arg(long, value_name = "NODE", conflicts_with = "from_backup")]
+    pub from_mirror: Option<String>,
+
+    /// Take good copies of mirrored users from their home nodes.
+    #[arg(long, conflicts_with_all = ["from_backup", "from_mirror"])]
+    pub from_home: bool,
+
     /// Which node.
     #[command(flatten)]
     pub node: OperatorOptions,

@@ -64,6 +64,8 @@ pub async fn repair(args: &RepairArgs, output: Output) -> Result<(), Failure> {
         user: args.user.clone(),
         is_dry_run: !args.apply,
         backup,
+        from_home: args.from_home,
+        from_mirror: args.from_mirror.clone(),
     };
     let outcome = operator.ask_for(operation, output).await;
     operator.close().await;
@@ -79,7 +81,7 @@ pub async fn repair(args: &RepairArgs, output: Output) -> Result<(), Failure> {
             Class::Damaged,
             format!("there is no good copy of {lost} blocks"),
         )
-        .help("name a backup with --from-backup, or let the users upload the files again")),
+        .help("name a backup with --from-backup or a mirror with --from-mirror, or let the users upload the files again")),
     }
 }
 

@@ -138,6 +138,10 @@ fn what_to_do(error: &OpenError) -> Option<String> {
         return about_key(error);
     }
     let help: Option<&str> = match error {
+        OpenError::OtherNames => Some(
+            "a node stays with the names it began with: put `name_authority` back to what it was, or start \
+             with an empty data folder",
+        ),
         OpenError::Restoring(_) => Some(
             "run the same `kastro restore` again: it goes on where it broke off; or remove the folder and \
              begin anew",

@@ -387,6 +387,25 @@ where
     }
 }
 
+/// A text that its type reads.
+pub(super) struct Parsed<T>(PhantomData<T>);
+
+impl<T: FromStr<Err: ToString> + ToString> Codec for Parsed<T> {
+    type Value = T;
+    const FORM: &'static str = "text";
+
+    fn read(given: &Given) -> Result<T, String> {
+        match &given.raw {
+            Raw::Text(text) => text.parse().map_err(|error: T::Err| error.to_string()),
+            _ => wrong("a text"),
+        }
+    }
+
+    fn show(value: &T) -> Option<String> {
+        Some(quoted(&value.to_string()))
+    }
+}
+
 pub(super) struct Ids;
 
 impl Codec for Ids {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use node::{
     config::Network,
+    names::NameAuthority,
     p2p::Multiaddr,
     web::{BlockHost, FrameSource, Label, ScriptHash},
 };
@@ -12,7 +13,7 @@ use super::{
     Settings,
     codec::{
         Address, Blocks, Codec, Count, Each, Flag, Floor, Folder, Format, Given, Ids, Maybe,
-        Metadata, Names, Scope, Size, SizeInMemory, Span, Text, Texts, Token,
+        Metadata, Names, Parsed, Scope, Size, SizeInMemory, Span, Text, Texts, Token,
     },
 };
 
@@ -135,6 +136,8 @@ keys! {
         "Reverse proxies in front of this node, as addresses or networks (10.0.0.0/8): only what comes from them may say for whom it asks.";
     "server_ids" (Ids) => node.server_ids,
         "Server ids to answer to instead of the one of the data folder's key; the last one is current. For a move from another machine.";
+    "name_authority" (Maybe<Parsed<NameAuthority>>) => node.name_authority,
+        "The network whose names this node follows, as `kastro names status` prints it there. For a node's first start; unset: it gives out names of its own.";
     "log" (Text) => log,
         "How much to log: error, warn, info, debug, trace, or a filter such as `node=debug`.";
     "log_format" (Format) => log_format,
@@ -187,6 +190,10 @@ keys! {
         "Most of one processor core that a collection uses, in percent.";
     "collection.early_bytes" (Size) => node.collection.early_bytes,
         "Whoever has this much garbage is collected as soon as the grace period allows.";
+    "mirror.is_automatic" (Flag) => node.mirror.is_automatic,
+        "Look once a minute for what changed at other nodes: names, and the users that are mirrored here.";
+    "mirror.bytes_per_second" (Maybe<Size>) => node.mirror.bytes_per_second,
+        "Most bytes of blocks read from other nodes a second. Unset: no bound.";
     "pages.apps" (Each<BTreeSet<Label>>) => node.pages.apps,
         "Apps of the web application that have a host of their own, <app>.<public_host>.";
     "pages.inline_scripts" (Each<Vec<ScriptHash>>) => node.pages.inline_scripts,

@@ -5,6 +5,7 @@
 
 mod account;
 mod blocks;
+mod home;
 mod pointers;
 mod refusal;
 mod space;

@@ -16,10 +16,9 @@ use pki::{
 use super::read;
 use crate::{
     error::Refusal,
-    http::{Call, Reply, RequestBody},
-    registrar::{Decision, MAX_TURNS, Turn},
+    http::{Call, Origin, Reply, RequestBody},
+    names::{self, Registered},
     signup::{self, Outcome},
-    state::State,
 };
 
 /// Longest prefix of a name listing.
@@ -77,66 +76,30 @@ pub(super) async fn sign_up(call: &Call<'_>, body: &mut RequestBody) -> Result<R
     let request = read::<SignupRequest>(body).await?;
     Ok(match signup::sign_up(call.state, request).await? {
         Outcome::Done => accepted(),
-        Outcome::MoreWork(difficulty) => work_wanted(difficulty),
+        Outcome::MoreWork(difficulty) => work_wanted(difficulty.into()),
     })
 }
 
-/// Renewal, change of server, change of key. First registrations come through sign-up.
+/// Renewal, change of server, change of key. First registrations come through sign-up, or from the node that a
+/// newcomer signs up at.
 pub(super) async fn update_chain(
     call: &Call<'_>,
     body: &mut RequestBody,
 ) -> Result<Reply, Refusal> {
     let request = read::<UpdateChainRequest>(body).await?;
     let state = call.state;
-    let mut turn = state.registrar.turn().await;
-    for _ in 0..MAX_TURNS {
-        if let Some(reply) = try_update_chain(state, &mut turn, &request).await? {
-            return Ok(reply);
-        }
+    let is_peer = matches!(call.origin, Origin::Peer(_));
+    if is_peer && state.names.follows.is_some() {
+        return Err(Refusal::rule(names::NOT_THE_AUTHORITY));
     }
-    Err(Refusal::rule("The chain was changed by somebody else"))
+    Ok(match names::update(state, &request, is_peer).await? {
+        Registered::Done => accepted(),
+        Registered::MoreWork(difficulty) => work_wanted(difficulty),
+    })
 }
 
-/// Tries to update a chain; `None` when another process changed the table meanwhile.
-async fn try_update_chain(
-    state: &State,
-    turn: &mut Turn<'_>,
-    request: &UpdateChainRequest,
-) -> Result<Option<Reply>, Refusal> {
-    if state.directory.chain(&request.username).await?.is_empty() {
-        return Err(Refusal::rule("Unknown user, please sign up"));
-    }
-    let decision = state
-        .registrar
-        .decide(
-            turn,
-            state,
-            &request.username,
-            request.chain.get(),
-            &request.proof,
-            request.chain.proof_data(),
-        )
-        .await?;
-    let prepared = match decision {
-        Decision::Unchanged => return Ok(Some(accepted())),
-        Decision::MoreWork(difficulty) => return Ok(Some(work_wanted(difficulty))),
-        Decision::Change(prepared) => prepared,
-    };
-    if !state
-        .store
-        .commit(prepared.batch.clone())
-        .await?
-        .is_committed()
-    {
-        state.registrar.abandoned(state, *prepared).await?;
-        return Ok(None);
-    }
-    state.registrar.committed(turn, state, *prepared).await?;
-    Ok(Some(accepted()))
-}
-
-fn work_wanted(difficulty: u16) -> Reply {
-    Reply::bytes(SignupReply::MoreWork(difficulty.into()).to_body())
+fn work_wanted(difficulty: i32) -> Reply {
+    Reply::bytes(SignupReply::MoreWork(difficulty).to_body())
 }
 
 fn accepted() -> Reply {

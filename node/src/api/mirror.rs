@@ -1,12 +1,6 @@
 //! Calls of mirrors and of users who move (Spec: 10 §6, 12 §5 to §7).
-//!
-//! This node takes the mirror token of a user who has space here; it does not copy users of other nodes
-//! itself yet, nor hand users over, and says so instead of pretending.
 
-use pki::wire::{
-    mirror::{MigrateRequest, MirrorRequest, SnapshotsRequest},
-    refusal::text,
-};
+use pki::wire::mirror::{MigrateRequest, MirrorRequest, SnapshotsRequest};
 use subtle::ConstantTimeEq as _;
 
 use super::read;
@@ -14,7 +8,8 @@ use crate::{
     auth::{Window, signed_time},
     bats,
     error::Refusal,
-    http::{Call, Reply, RequestBody},
+    http::{Call, Origin, Reply, RequestBody},
+    migration, mirror as copies,
     usage::stored_quota,
 };
 
@@ -33,13 +28,11 @@ pub(super) async fn mirror(call: &Call<'_>, body: &mut RequestBody) -> Result<Re
     let now = state.clock.now_millis();
     signed_time(&key, &request.auth, now, Window::MINUTES_10)?;
     bats::check_id(&request.bat)?;
-    if !user.is_local {
-        return Err(Refusal::Unimplemented("This server does not mirror users"));
-    }
-    bats::add(state, &user.name, request.bat.id, request.bat.bat).await?;
+    bats::add(state, &user, request.bat.id, request.bat.bat).await?;
     Ok(Reply::byte_boolean(true))
 }
 
+/// Hands the state of the users of this node to whoever has the node's own token (Spec: 12 §6).
 pub(super) async fn snapshots(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
     let request = read::<SnapshotsRequest>(body).await?;
     let Some(instance) = &call.state.config.instance_bat else {
@@ -48,12 +41,17 @@ pub(super) async fn snapshots(call: &Call<'_>, body: &mut RequestBody) -> Result
     if !bool::from(instance.secret().ct_eq(request.instance_bat.bat.secret())) {
         return Err(Refusal::MirrorToken);
     }
-    Err(Refusal::Unimplemented(
-        "This server does not hand out snapshots",
-    ))
+    let after = request.after_epoch_seconds;
+    let page = copies::snapshot_page(call.state, &request.cursor, after).await?;
+    Ok(Reply::record(&page))
 }
 
-pub(super) async fn migrate(body: &mut RequestBody) -> Result<Reply, Refusal> {
-    read::<MigrateRequest>(body).await?;
-    Err(Refusal::Unimplemented(text::MIGRATIONS_CLOSED))
+/// From a client the user moves here, from a node the user leaves (Spec: 12 §7).
+pub(super) async fn migrate(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
+    let request = read::<MigrateRequest>(body).await?;
+    let snapshot = match call.origin {
+        Origin::Peer(peer) => migration::hand_over(call.state, peer, &request).await?,
+        Origin::InProcess | Origin::Address(_) => migration::arrive(call.state, &request).await?,
+    };
+    Ok(Reply::record(&snapshot))
 }

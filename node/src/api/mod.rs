@@ -94,7 +94,7 @@ pub(crate) async fn answer(call: &Call<'_>, body: &mut RequestBody) -> Result<Re
         Name::CompletePaidMirror => paid::complete_mirror(body).await,
         Name::Mirror => mirror::mirror(call, body).await,
         Name::GetUserSnapshots => mirror::snapshots(call, body).await,
-        Name::MigrateUser => mirror::migrate(body).await,
+        Name::MigrateUser => mirror::migrate(call, body).await,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
 pub(super) async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
     let owner = call.query.owner()?;
     let writer = call.query.writer()?;
-    call.state.directory.local(&owner).await?;
+    call.readable(&owner).await?;
     let signed = pointers::stored(call.state, &writer).await?;
     Ok(signed.map_or_else(Reply::empty, Reply::bytes))
 }

@@ -22,7 +22,7 @@ const MIN_CIPHER_BYTES: usize = 32;
 pub(super) async fn send(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
     let owner = call.query.owner()?;
     let request = read_bytes(body, MAX_REQUEST_BYTES).await?;
-    call.state.directory.local(&owner).await?;
+    let user = call.state.directory.local(&owner).await?;
     if !is_sealed_request(&request) {
         return Err(Refusal::malformed("Not a follow request"));
     }
@@ -36,7 +36,7 @@ pub(super) async fn send(call: &Call<'_>, body: &mut RequestBody) -> Result<Repl
     {
         return Err(Refusal::RateLimit("Too many follow requests"));
     }
-    let stored = follow_requests::add(call.state, &owner, request).await?;
+    let stored = follow_requests::add(call.state, &user, &owner, request).await?;
     Ok(Reply::byte_boolean(stored))
 }
 

@@ -212,7 +212,7 @@ pub(super) async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
     if let Some(block) = Block::inline(&cid) {
         return Ok(Reply::bytes(block.bytes().clone()).immutable(cid));
     }
-    let user = call.state.directory.local(&owner).await?;
+    let user = call.readable(&owner).await?;
     if !is_block_cid(&cid) {
         return Err(Refusal::malformed("Not the cid of a block"));
     }
@@ -241,7 +241,7 @@ pub(super) async fn champ_lookup(call: &Call<'_>) -> Result<Reply, Refusal> {
     let root = call.query.cid_argument()?;
     let owner = call.query.owner()?;
     let keys = lookup_keys(&call.query)?;
-    let user = call.state.directory.local(&owner).await?;
+    let user = call.readable(&owner).await?;
     let source = AuthorisedBlocks {
         state: call.state,
         user: &user,

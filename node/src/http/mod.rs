@@ -26,6 +26,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::{BodyExt as _, Full};
+use pki::keys::Owner;
 use pki::wire::{
     call::{Call as CallName, Target},
     query::percent_decode,
@@ -43,8 +44,10 @@ pub(crate) use serve::{Transport, serve};
 
 use crate::{
     api,
+    directory::User,
     error::Refusal,
     metrics::{Class, Observation},
+    mirror,
     p2p::{self, PeerId},
     state::State,
     web::{PUBLIC_FILES, Place, public_files},
@@ -97,6 +100,23 @@ pub(crate) struct Call<'a> {
     pub(crate) site: &'a str,
     /// What this node is to security keys.
     pub(crate) relying_party: &'a RelyingParty,
+}
+
+impl Call<'_> {
+    /// Returns the user of an owner parameter if data of the user is here to read: at home, or as a copy, which
+    /// answers peers always and clients as long as the home cannot (Spec: 11 §7, 12 §5.5).
+    pub(crate) async fn readable(&self, owner: &Owner) -> Result<Arc<User>, Refusal> {
+        match self.state.directory.local(owner).await {
+            Err(Refusal::NotHome) => {
+                let user = self.state.directory.user(owner).await?;
+                match mirror::is_readable(self.state, &user).await? {
+                    true => Ok(user),
+                    false => Err(Refusal::NotHome),
+                }
+            }
+            found => found,
+        }
+    }
 }
 
 /// Answers one request.
@@ -225,7 +245,19 @@ async fn route(
     };
     if let Some(home) = p2p::home_elsewhere(&call).await {
         let raw_query = parts.uri.query().unwrap_or_default();
-        return p2p::forward(&call, home, raw_query, body).await;
+        match p2p::forward(&call, home, raw_query, body).await {
+            // A copy answers as long as the home does not.
+            Err(Refusal::HomeUnreachable) if mirror::may_answer(what) => {
+                return api::answer(&call, body)
+                    .await
+                    .map(Reply::into_response)
+                    .map_err(|refusal| match refusal {
+                        Refusal::NotHome => Refusal::HomeUnreachable,
+                        refusal => refusal,
+                    });
+            }
+            answer => return answer,
+        }
     }
     Ok(api::answer(&call, body).await?.into_response())
 }

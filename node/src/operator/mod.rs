@@ -14,6 +14,8 @@ pub mod collect;
 pub mod invites;
 pub mod listener;
 pub mod messages;
+pub mod mirror;
+pub mod names;
 pub mod overview;
 pub mod quota;
 pub mod removal;
@@ -203,6 +205,15 @@ operations! {
     waitlist::ListWaiting,
     waitlist::RemoveWaiting,
     overview::ShowOverview,
+    names::ShowNames,
+    names::FollowNames,
+    names::ExportNames,
+    names::TakeOverNames,
+    mirror::AddMirror,
+    mirror::RemoveMirror,
+    mirror::ListMirrors,
+    mirror::RunMirrors,
+    mirror::MirrorNode,
 }
 
 async fn perform_one<O: Operation>(

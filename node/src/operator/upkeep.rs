@@ -10,9 +10,12 @@ use super::{Failed, FailedKind, Operation, Report, Unit};
 use crate::{
     backup::{self, BackupBlocks, BackupError, BackupOptions, BackupOutcome, BackupProgress},
     check::{
-        self, CheckOptions, Progress, RepairOptions, Repaired, Report as Findings, ScrubState,
+        self, BlockSupply, CheckOptions, Progress, RepairOptions, Repaired, Report as Findings,
+        ScrubState,
     },
+    mirror::PeerBlocks,
     node::Node,
+    p2p::PeerId,
     state::State,
     store::{Batch, Store, StoreError, tables},
 };
@@ -144,6 +147,12 @@ pub struct Repair {
     pub is_dry_run: bool,
     /// A backup that may have good copies.
     pub backup: Option<PathBuf>,
+    /// Ask other nodes: the home of each user who is mirrored here.
+    #[serde(default)]
+    pub from_home: bool,
+    /// Ask this node, which mirrors the users of this one.
+    #[serde(default)]
+    pub from_mirror: Option<String>,
 }
 
 /// What a repair found and did.
@@ -180,9 +189,22 @@ impl Operation for Repair {
         let found = check::check(&*state.store, &options, &mut told).await?;
         let found = found.unwrap_or_default();
         report.progress("repairing", 0, Some(found.total()), Unit::Items);
+        let mirror = match &self.from_mirror {
+            None => None,
+            Some(node) => Some(
+                node.parse::<PeerId>()
+                    .map_err(|_| Failed::new(FailedKind::NotAllowed, "not a node id"))?,
+            ),
+        };
+        let peers = (self.from_home || mirror.is_some()).then(|| PeerBlocks::new(state, mirror));
+        let supply: Option<&dyn BlockSupply> = match (&supply, &peers) {
+            (Some(backup), _) => Some(backup),
+            (None, Some(peers)) => Some(peers),
+            (None, None) => None,
+        };
         let options = RepairOptions {
             is_dry_run: self.is_dry_run,
-            supply: supply.as_ref().map(|supply| supply as _),
+            supply,
         };
         let repaired = check::repair(&*state.store, &found, options).await?;
         Ok(RepairOutcome { found, repaired })

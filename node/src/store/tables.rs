@@ -77,3 +77,9 @@ pub const BLOCK_COUNTS: Table = Table::new("block_counts");
 pub const BLOCK_TRANSACTIONS: Table = Table::new("block_transactions");
 /// Blocks whose row in the index is of one that is not stored, by partition and CID.
 pub const BLOCK_RESTLESS: Table = Table::new("block_restless");
+/// Copies of users of other nodes, by user name.
+pub const MIRRORS: Table = Table::new("mirrors");
+/// Users on their way from or to this node, by user name.
+pub const MIGRATIONS: Table = Table::new("migrations");
+/// Sign-ups that wait for the name authority's answer, by user name.
+pub const PENDING_SIGNUPS: Table = Table::new("pending_signups");

@@ -1,8 +1,7 @@
 //! Publishing and withdrawing (Spec: 04 §7).
 
 use champ::{
-    Block, BlockError, BlockSource, Cid, MemoryBlocks, SourceError,
-    access::BatWithId,
+    Block, BlockError, BlockSource, Cid, MemoryBlocks, Overlay,
     cbor::{Record, Value},
     map::{Champ, ChampError, KeyHash},
 };
@@ -53,7 +52,7 @@ impl From<ChampError> for PublishError {
 struct Draft<'a> {
     count: u64,
     directories: Champ,
-    blocks: WithNew<'a>,
+    blocks: Overlay<&'a dyn BlockSource>,
 }
 
 /// Puts a capability at `path`; `public` is the present tree, if there is one.
@@ -158,10 +157,7 @@ impl<'a> Draft<'a> {
         Ok(Self {
             count,
             directories: directories.hashed_by(KeyHash::Sha256),
-            blocks: WithNew {
-                new: MemoryBlocks::new(),
-                stored: blocks,
-            },
+            blocks: Overlay::new(MemoryBlocks::new(), blocks),
         })
     }
 
@@ -272,26 +268,6 @@ async fn put_in(
         .put(key, before.as_ref(), child.to_value(), blocks)
         .await?;
     Ok(())
-}
-
-/// New blocks in front of those that are stored.
-struct WithNew<'a> {
-    new: MemoryBlocks,
-    stored: &'a dyn BlockSource,
-}
-
-#[async_trait::async_trait]
-impl BlockSource for WithNew<'_> {
-    async fn block(
-        &self,
-        cid: &Cid,
-        token: Option<&BatWithId>,
-    ) -> Result<Option<Block>, SourceError> {
-        match self.new.get(cid) {
-            Some(block) => Ok(Some(block.clone())),
-            None => self.stored.block(cid, token).await,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,94 @@
+//! An authority that comes back after another node took over must not give names out a second time.
+//!
+//! Before its first registration, an authority asks some of the nodes that follow its table which table they have. One
+//! that is newer than its own, signed by the same key, means that this node has been replaced, or was restored from an
+//! old copy: it gives out nothing until its operator decides.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+};
+
+use champ::cbor::Record as _;
+use pki::{
+    chain::ClaimChain,
+    keys::{Owner, Writer},
+    pointer::SignedPointer,
+};
+
+use crate::{
+    error::Refusal,
+    mirror::{Pace, Remote},
+    p2p::PeerId,
+    pointers,
+    state::State,
+    store::tables,
+};
+
+/// Nodes that are asked.
+const MAX_ASKED: usize = 8;
+/// Names that are looked through for nodes.
+const MAX_NAMES: usize = 10_000;
+
+/// Makes sure, once after each start, that no other node has gone on with the table.
+///
+/// # Errors
+/// A rule when one has. Nodes that do not answer stand in nobody's way.
+pub(crate) async fn check(state: &State, writer: &Writer) -> Result<(), Refusal> {
+    if let Some(by) = state.names.overtaken.lock().clone() {
+        return Err(overtaken(&by));
+    }
+    if state.names.is_fenced.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    let Some(peers) = state.peers.get() else {
+        return Ok(());
+    };
+    let own = pointers::stored_update(state, writer).await?;
+    let own = own.as_ref().and_then(|update| update.sequence());
+    for peer in followers(state).await? {
+        let owner = Owner(state.names.owner.hash().clone());
+        let pace = Arc::<Pace>::default();
+        let remote = Remote::new(Arc::clone(peers), peer, owner, None, pace);
+        let Ok(Some(bytes)) = remote.pointer(writer).await else {
+            continue;
+        };
+        let key = writer.hash().inline_key();
+        let Some(Ok(theirs)) = key.map(|key| SignedPointer::verify(&key, bytes)) else {
+            continue;
+        };
+        if theirs.update().sequence() > own {
+            tracing::error!(%peer, "another node has gone on with the table of names");
+            *state.names.overtaken.lock() = Some(peer.to_string());
+            return Err(overtaken(&peer.to_string()));
+        }
+    }
+    state.names.is_fenced.store(true, Ordering::Release);
+    Ok(())
+}
+
+fn overtaken(by: &str) -> Refusal {
+    Refusal::rule(format!(
+        "This server gives out no names: {by} has a newer table"
+    ))
+}
+
+/// Returns nodes that are home to names of the table.
+async fn followers(state: &State) -> Result<BTreeSet<PeerId>, Refusal> {
+    let rows = state
+        .store
+        .scan(tables::CHAINS, b"", None, MAX_NAMES)
+        .await?;
+    let mut found = BTreeSet::new();
+    for (_, row) in rows {
+        let Ok(chain) = ClaimChain::decode(&row) else {
+            continue;
+        };
+        let home = chain.home().filter(|home| !state.identity.is_own(home));
+        found.extend(home.and_then(|home| PeerId::from_cid(home).ok()));
+        if found.len() >= MAX_ASKED {
+            break;
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,266 @@
+//! One round: what changed in the authority's table since the last one, checked and taken over (Spec: 10 §8.2, §8.3).
+
+use std::sync::Arc;
+
+use champ::{
+    Cid,
+    cbor::{Record as _, Value},
+    map::{Champ, Difference, KeyHash, diff_each},
+};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use pki::{
+    chain::{Adoption, ClaimChain, OwnerKeys, judge},
+    keys::Writer,
+    pointer::SignedPointer,
+    username::Username,
+    writer_data::{PKI_NAME, WriterData},
+};
+
+use super::authorities;
+use crate::{
+    directory::User,
+    error::{Refusal, chain},
+    mirror::{Copying, Fetching, MirrorError, Pace, Remote, Source, commit_pointer},
+    pointers,
+    state::State,
+    store::{Batch, tables},
+};
+
+/// The transaction of rounds: what a broken one fetched stays protected for the next.
+const TRANSACTION: &str = "names";
+/// Nodes of the table that one round reads at most: a network of some millions of names.
+const MAX_NODES: usize = 4_000_000;
+/// Chains that are asked for at a time.
+const FETCHES_AT_ONCE: usize = 8;
+/// Names that are taken over in one commit.
+const NAMES_AT_ONCE: usize = 500;
+
+/// What a round came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Round {
+    /// Names whose chain changed here.
+    pub(super) changed: u64,
+    /// Names whose change was refused, with the reason.
+    pub(super) refused: Vec<(String, String)>,
+    /// Sequence of the table.
+    pub(super) sequence: Option<i64>,
+}
+
+/// Asks the nodes that may have the table, one after the other.
+pub(super) async fn round(state: &Arc<State>) -> Result<Round, MirrorError> {
+    let peers = state.peers.get().cloned().ok_or(MirrorError::Offline)?;
+    let mut failure = MirrorError::Offline;
+    for peer in authorities(state).await? {
+        let owner = state.names.owner.clone();
+        let remote = Remote::new(
+            Arc::clone(&peers),
+            peer,
+            owner,
+            None,
+            Arc::<Pace>::default(),
+        );
+        match from(state, &remote).await {
+            Err(error) if !matches!(error, MirrorError::Here(_)) => failure = error,
+            done => return done,
+        }
+    }
+    Err(failure)
+}
+
+async fn from(state: &Arc<State>, remote: &Remote) -> Result<Round, MirrorError> {
+    let user = state.directory.table_user();
+    let copying = Copying::unbounded(state, &user, remote, TRANSACTION)?;
+    let blocks = Fetching::new(&copying);
+    let source = Source::new(state, remote, &blocks);
+    let owner = state.names.owner.as_writer();
+    let root = read_root(&source, &blocks, &owner).await?;
+    let (owner_pointer, root) = root.ok_or(MirrorError::Malformed("table of names"))?;
+    let malformed = || MirrorError::Malformed("table of names");
+    let proof = root.named.get(PKI_NAME).ok_or_else(malformed)?;
+    proof
+        .verify(owner.hash(), &blocks)
+        .await
+        .map_err(|_| malformed())?;
+    let writer = Writer(proof.owned().clone());
+    let table = read_root(&source, &blocks, &writer).await?;
+    let Some((pointer, table)) = table else {
+        return Ok(Round::default());
+    };
+    let mut round = Round {
+        sequence: pointer.update().sequence(),
+        ..Round::default()
+    };
+    let before = pointers::stored(state, &writer).await?;
+    if before.as_ref() == Some(pointer.bytes()) {
+        return Ok(round);
+    }
+    let old = stored_tree(state, &user, &writer).await?;
+    let hashed = |tree: Option<Cid>| {
+        let champ = tree.map_or_else(Champ::empty, Champ::at);
+        champ.hashed_by(KeyHash::Blake2b512)
+    };
+    let mut differences = Vec::new();
+    let each = |difference| differences.push(difference);
+    diff_each(&hashed(old), &hashed(table.tree), &blocks, MAX_NODES, each)
+        .await
+        .map_err(|error| {
+            tracing::warn!(%error, "the table of names cannot be read");
+            malformed()
+        })?;
+    for some in differences.chunks(NAMES_AT_ONCE) {
+        take(state, &blocks, some, &mut round).await?;
+    }
+    blocks.flush().await?;
+    // The names are in force; the pointers say up to where.
+    commit_pointer(state, &user, &copying, &owner, &owner_pointer).await?;
+    commit_pointer(state, &user, &copying, &writer, &pointer).await?;
+    copying.close().await?;
+    Ok(round)
+}
+
+async fn read_root(
+    source: &Source<'_>,
+    blocks: &Fetching<'_>,
+    writer: &Writer,
+) -> Result<Option<(SignedPointer, WriterData)>, MirrorError> {
+    let Some(pointer) = source.pointer(writer).await? else {
+        return Ok(None);
+    };
+    let Some(target) = pointer.update().updated() else {
+        return Ok(None);
+    };
+    let block = blocks.read(target).await?;
+    let data = WriterData::in_block(&block, writer)
+        .map_err(|_| MirrorError::Malformed("table of names"))?;
+    Ok(Some((pointer, data)))
+}
+
+/// Returns the root of the table as this node has it.
+async fn stored_tree(
+    state: &State,
+    user: &User,
+    writer: &Writer,
+) -> Result<Option<Cid>, MirrorError> {
+    let update = pointers::stored_update(state, writer).await?;
+    let Some(target) = update.as_ref().and_then(|update| update.updated()) else {
+        return Ok(None);
+    };
+    let block = state.store.block(&user.partition, target).await?;
+    Ok(block
+        .and_then(|block| WriterData::in_block(&block, writer).ok())
+        .and_then(|data| data.tree))
+}
+
+/// A changed entry: the name, and the chain that the table has now.
+type Changed = (Username, Option<ClaimChain>);
+
+/// Takes over some changed entries, each by the rules of Spec: 10 §8.3.
+async fn take(
+    state: &Arc<State>,
+    blocks: &Fetching<'_>,
+    differences: &[Difference],
+    round: &mut Round,
+) -> Result<(), MirrorError> {
+    let entries = stream::iter(differences.iter().cloned())
+        .map(async |difference| read_entry(blocks, difference).await)
+        .buffered(FETCHES_AT_ONCE)
+        .try_collect::<Vec<_>>()
+        .await?;
+    let mut batch = Batch::new();
+    let mut chains = Vec::new();
+    for entry in entries {
+        let (name, new) = match entry {
+            Ok(entry) => entry,
+            Err(refused) => {
+                round.refused.push(refused);
+                continue;
+            }
+        };
+        let existing = state.directory.chain(name.as_str()).await?;
+        let old = (!existing.is_empty()).then_some(&existing);
+        let keys = OwnerKeys::inline_only();
+        let reason = match judge(old, &name, new.as_ref(), &keys) {
+            Adoption::Unchanged => continue,
+            Adoption::Accepted => {
+                let Some(new) = new else { continue };
+                let (with, elsewhere) = adopt(state, batch, &name, &existing, &new).await?;
+                batch = with;
+                round.changed += 1;
+                chains.push(existing);
+                chains.push(new);
+                if !elsewhere {
+                    continue;
+                }
+                "one of its keys is bound to another name".to_owned()
+            }
+            Adoption::Kept(kept) => chain(&kept),
+            Adoption::Blocked(invalid) => format!("blocked: {}", chain(&invalid)),
+        };
+        tracing::error!(
+            name = name.as_str(),
+            reason,
+            "a change in the table of names is refused"
+        );
+        round.refused.push((name.as_str().to_owned(), reason));
+    }
+    if !batch.is_empty() && !state.store.commit(batch).await?.is_committed() {
+        // A sign-up here wrote one of the names at the same time.
+        return Err(MirrorError::Conflict);
+    }
+    for chain in &chains {
+        state.directory.forget(chain);
+    }
+    Ok(())
+}
+
+/// Reads the chain of a changed entry; an entry that nobody can use is refused by name.
+async fn read_entry(
+    blocks: &Fetching<'_>,
+    difference: Difference,
+) -> Result<Result<Changed, (String, String)>, MirrorError> {
+    let shown: String = String::from_utf8_lossy(&difference.key)
+        .chars()
+        .take(80)
+        .collect();
+    let refused = |reason: &str| Ok(Err((shown.clone(), reason.to_owned())));
+    let name = std::str::from_utf8(&difference.key).ok();
+    let Some(name) = name.and_then(|name| Username::parse(name).ok()) else {
+        return refused("not a name");
+    };
+    match difference.after {
+        None => Ok(Ok((name, None))),
+        Some(Value::Link(cid)) => {
+            let block = blocks.read(&cid).await?;
+            // What is no chain counts as an empty one, which is never valid.
+            let chain = ClaimChain::decode(block.bytes()).unwrap_or_default();
+            Ok(Ok((name, Some(chain))))
+        }
+        Some(_) => refused("the entry is no link"),
+    }
+}
+
+/// Adds an accepted chain to a batch; a key that is bound to another name stays bound to it, and that is told.
+async fn adopt(
+    state: &State,
+    mut batch: Batch,
+    name: &Username,
+    existing: &ClaimChain,
+    new: &ClaimChain,
+) -> Result<(Batch, bool), Refusal> {
+    let row = name.as_str().as_bytes().to_vec();
+    let before = (!existing.is_empty()).then(|| existing.encode());
+    batch = batch.expect(tables::CHAINS, row.clone(), before).put(
+        tables::CHAINS,
+        row.clone(),
+        new.encode(),
+    );
+    let mut is_elsewhere = false;
+    for link in new.links() {
+        let key = link.owner.cid().to_bytes();
+        match state.store.get(tables::KEYS, &key).await? {
+            None => batch = batch.put(tables::KEYS, key, row.clone()),
+            Some(bound) => is_elsewhere |= bound != row,
+        }
+    }
+    Ok((batch, is_elsewhere))
+}

@@ -1,0 +1,7 @@
+//! Several nodes of one network, in one process, with links that can be cut.
+
+mod migration;
+mod mirrors;
+mod names;
+mod simulation;
+pub(crate) mod world;

@@ -1,0 +1,252 @@
+//! The table of names: followed, checked, asked for new names, taken over.
+
+use champ::cbor::Record as _;
+use node::{
+    Node, OpenError,
+    operator::names::{ExportNames, FollowNames, TakeOverNames},
+};
+use pki::wire::{
+    Body as _,
+    signup::{SentLinks, SignupReply, UpdateChainRequest},
+};
+
+use super::world::{Fault, Net, contents};
+use crate::conformance::account::Account;
+
+const SIGNUP: &str = "peergos/v0/core/signup";
+
+#[tokio::test]
+async fn prv_10_look_ups_are_answered_from_the_mirror_and_ask_nobody() {
+    let net = Net::new();
+    let authority = net.authority().await;
+    let follower = net.join(&authority).await;
+    for seed in 1..=30 {
+        Account::sign_up(&authority.node, &format!("user{seed:02}"), seed).await;
+    }
+    let shown = follower.sync().await;
+    // With `peergos` itself.
+    assert_eq!((shown.names, shown.is_authority), (31, false));
+    net.links.reset(None);
+    for seed in 1..=30 {
+        let name = format!("user{seed:02}");
+        let chain = follower.chain(&name).await;
+        assert_eq!(chain, authority.chain(&name).await);
+        assert!(follower.chain(&format!("nobody{seed}")).await.is_empty());
+    }
+    assert_eq!(net.links.calls(), 0);
+
+    // Incremental: one more name costs its chain and the changed path of the table, not the table.
+    Account::sign_up(&authority.node, "another", 40).await;
+    net.links.reset(None);
+    follower.sync().await;
+    assert!(!follower.chain("another").await.is_empty());
+    assert!(net.links.blocks() <= 6, "{}", net.links.blocks());
+    net.links.reset(None);
+    follower.sync().await;
+    assert_eq!((net.links.blocks(), net.links.calls()), (0, 2));
+}
+
+#[tokio::test]
+async fn names_are_given_once_whichever_node_is_asked() {
+    let net = Net::new();
+    let authority = net.authority().await;
+    let (mut one, two) = (net.join(&authority).await, net.join(&authority).await);
+    let alice = Account::sign_up(&one.node, "alice", 1).await;
+    let version = alice.write(&one.node, &contents(1, 4, 4)).await.unwrap();
+    assert!(alice.is_complete(&one, &version).await);
+    assert_eq!(authority.chain("alice").await, one.chain("alice").await);
+
+    // The second node does not know of her yet; the authority does.
+    let mallory = Account::new("alice", 2);
+    let request = mallory.request(&two.node).await;
+    let refused = two.node.refused(SIGNUP, request.to_body()).await;
+    assert!(refused.contains("User already exists"), "{refused}");
+    assert_eq!(two.names().await.waiting_signups, 0);
+    two.sync().await;
+    assert_eq!(two.chain("alice").await, one.chain("alice").await);
+    // The same again is no error: an answer may have been lost.
+    let again = one
+        .node
+        .ok(SIGNUP, alice.request(&one.node).await.to_body())
+        .await;
+    assert_eq!(again, SignupReply::Accepted.to_body());
+
+    net.restart(&mut one).await;
+    assert!(alice.is_complete(&one, &version).await);
+}
+
+#[tokio::test]
+async fn a_sign_up_survives_lost_messages_and_a_killed_node_at_every_step() {
+    for fault in [Fault::Request(0), Fault::Answer(0)] {
+        for is_killed in [false, true] {
+            let net = Net::new();
+            let authority = net.authority().await;
+            let mut home = net.join(&authority).await;
+            let alice = Account::new("alice", 1);
+            let body = alice.request(&home.node).await.to_body();
+            net.links.reset(Some(fault));
+            let refused = home.node.refused(SIGNUP, body.clone()).await;
+            assert!(refused.contains("cannot be reached"), "{refused}");
+            assert_eq!(home.names().await.waiting_signups, 1);
+            // Nobody else gets through in between at this node.
+            let other = Account::new("alice", 2).request(&home.node).await;
+            home.node.refused(SIGNUP, other.to_body()).await;
+            if is_killed {
+                net.restart(&mut home).await;
+            }
+            net.links.heal();
+            home.sync().await;
+            assert_eq!(home.names().await.waiting_signups, 0);
+            let version = alice.write(&home.node, &contents(1, 2, 2)).await.unwrap();
+            assert!(alice.is_complete(&home, &version).await);
+            assert_eq!(authority.chain("alice").await, home.chain("alice").await);
+            let again = home.node.ok(SIGNUP, body).await;
+            assert_eq!(again, SignupReply::Accepted.to_body());
+        }
+    }
+}
+
+#[tokio::test]
+async fn everything_but_new_names_goes_on_without_the_authority() {
+    let net = Net::new();
+    let authority = net.authority().await;
+    let (mut home, mirror) = (net.join(&authority).await, net.join(&authority).await);
+    let alice = Account::sign_up(&home.node, "alice", 1).await;
+    mirror.sync().await;
+    mirror.keep(&alice, &home).await;
+    net.kill(&authority);
+    net.restart(&mut home).await;
+    let version = alice.write(&home.node, &contents(1, 4, 4)).await.unwrap();
+    assert!(alice.is_complete(&home, &version).await);
+    assert!(!home.chain("alice").await.is_empty());
+    assert_eq!(mirror.mirror().await.in_step, 1);
+    assert!(alice.is_complete(&mirror, &version).await);
+    let bob = Account::new("bob", 2).request(&home.node).await;
+    let refused = home.node.refused(SIGNUP, bob.to_body()).await;
+    assert!(
+        refused.contains("name authority cannot be reached"),
+        "{refused}"
+    );
+    assert!(
+        home.run(node::operator::names::ShowNames { sync: true })
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn another_node_takes_over_without_loss_and_the_old_one_is_fenced() {
+    let net = Net::new();
+    let mut authority = net.authority().await;
+    let mut heir = net.join(&authority).await;
+    let home = net.join(&authority).await;
+    let alice = Account::sign_up(&home.node, "alice", 1).await;
+    let keys = heir.folder.path().join("names.keys");
+    let export = ExportNames { file: keys.clone() };
+    let exported = authority.run(export.clone()).await.unwrap();
+    assert!(authority.run(export).await.is_err(), "never overwrites");
+    assert!(
+        heir.run(ExportNames {
+            file: keys.with_extension("2")
+        })
+        .await
+        .is_err()
+    );
+    heir.sync().await;
+    net.kill(&authority);
+
+    let taken = heir.run(TakeOverNames { file: keys }).await.unwrap();
+    assert_eq!(taken.names, 2);
+    assert_eq!(
+        taken.network.split('@').next(),
+        exported.network.split('@').next()
+    );
+    net.restart(&mut heir).await;
+    assert!(heir.names().await.is_authority);
+    let bob = Account::sign_up(&heir.node, "bob", 2).await;
+    let mallory = Account::new("alice", 3).request(&heir.node).await;
+    let refused = heir.node.refused(SIGNUP, mallory.to_body()).await;
+    assert!(refused.contains("User already exists"), "{refused}");
+
+    // The others are told once; the table then names its new node itself.
+    home.run(FollowNames {
+        node: Some(heir.id.to_string()),
+    })
+    .await
+    .unwrap();
+    home.sync().await;
+    assert_eq!(home.chain("bob").await, heir.chain("bob").await);
+    assert_eq!(
+        home.chain("peergos").await.home(),
+        Some(heir.node.node.id())
+    );
+    home.run(FollowNames { node: None }).await.unwrap();
+    Account::sign_up(&home.node, "carol", 4).await;
+    assert!(!heir.chain("carol").await.is_empty());
+
+    // The old authority comes back, and gives nothing out a second time.
+    net.restart(&mut authority).await;
+    let refused = authority
+        .node
+        .refused(
+            SIGNUP,
+            Account::new("bob", 5)
+                .request(&authority.node)
+                .await
+                .to_body(),
+        )
+        .await;
+    assert!(refused.contains("gives out no names"), "{refused}");
+    assert_eq!(
+        authority.names().await.overtaken_by,
+        Some(home.id.to_string())
+    );
+    let _ = (alice, bob);
+}
+
+#[tokio::test]
+async fn the_names_of_one_network_are_never_mixed_with_those_of_another() {
+    let net = Net::new();
+    let (one, two) = (net.authority().await, net.authority().await);
+    let follower = net.join(&one).await;
+    follower.sync().await;
+    let config = |member: &super::world::Member, network: Option<&str>| {
+        let mut config = member.node.node.config().clone();
+        config.name_authority = network.map(|network| network.parse().unwrap());
+        config
+    };
+    let other = two.names().await.network;
+    for (member, network) in [
+        (&follower, Some(other.as_str())),
+        (&follower, None),
+        (&one, Some(&other)),
+    ] {
+        let opened = Node::with_store(config(member, network), member.store.clone()).await;
+        assert!(matches!(opened, Err(OpenError::OtherNames)));
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_gives_out_no_names_takes_none_from_peers() {
+    let net = Net::new();
+    let authority = net.authority().await;
+    let (one, two) = (net.join(&authority).await, net.join(&authority).await);
+    let alice = Account::new("alice", 1);
+    let chain = pki::chain::ClaimChain::single(alice.link(&one.node));
+    let request = UpdateChainRequest {
+        username: "alice".into(),
+        chain: SentLinks::new(chain),
+        proof: pki::proof_of_work::ProofOfWork::empty().encode().into(),
+        token: String::new(),
+    };
+    let peers = one.node.node.peers().unwrap();
+    let target = "/peergos/v0/core/updateChain";
+    let answer = node::p2p::ask(peers, &two.id, target, request.to_body(), 100).await;
+    assert!(
+        format!("{answer:?}").contains("not the name authority"),
+        "{answer:?}"
+    );
+    // From a client, nobody registers a name without an account.
+    let refused = authority.node.refused(target, request.to_body()).await;
+    assert!(refused.contains("please sign up"), "{refused}");
+}
