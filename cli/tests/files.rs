@@ -270,3 +270,98 @@ fn a_file_is_changed_in_place() {
     person.fails(7, &["truncate", "--size", "0", "/alice/nothing"]);
     person.fails(8, &["truncate", "--size", "0", "/alice"]);
 }
+
+#[test]
+fn a_killed_download_goes_on_within_the_file() {
+    let world = World::new();
+    let person = world.signed_up("alice", "laptop");
+    let content: Vec<u8> = (0..(22_u32 << 20)).map(|i| (i % 249) as u8).collect();
+    write(&world.path("laptop/film"), &content);
+    person.ok(&["put", "film", "/alice/film"]);
+    let phone = world.person("alice", "phone");
+    let copy = world.path("phone/film");
+    let part = || {
+        let entries = std::fs::read_dir(world.path("phone")).unwrap().flatten();
+        let mut parts = entries.filter(|e| e.file_name().to_string_lossy().contains("kastro-part"));
+        parts.next().map(|entry| entry.path())
+    };
+    let mut get = phone
+        .command(&["get", "--limit", "6M", "/alice/film"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while part().is_none_or(|part| part.metadata().is_ok_and(|found| found.len() < 10 << 20)) {
+        assert!(std::time::Instant::now() < deadline, "nothing arrives");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    get.kill().unwrap();
+    get.wait().unwrap();
+    assert!(!copy.exists());
+    // A bit that fell over meanwhile is noticed.
+    let part = part().unwrap();
+    let mut found = std::fs::read(&part).unwrap();
+    found[6 << 20] ^= 1;
+    std::fs::write(&part, &found).unwrap();
+    phone.ok(&["get", "/alice/film"]);
+    assert!(std::fs::read(&copy).unwrap() == content);
+    let left = std::fs::read_dir(world.path("phone")).unwrap().flatten();
+    assert!(
+        !left
+            .into_iter()
+            .any(|e| e.file_name().to_string_lossy().contains("kastro-part"))
+    );
+}
+
+#[test]
+fn an_upload_goes_on_from_another_machine() {
+    let world = World::new();
+    let person = world.signed_up("alice", "laptop");
+    let content: Vec<u8> = (0..(64_u32 << 20)).map(|i| (i % 247) as u8).collect();
+    for machine in ["laptop", "phone"] {
+        let film = world.path(machine).join("film");
+        write(&film, &content);
+        let time =
+            std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+        std::fs::File::options()
+            .write(true)
+            .open(&film)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+    }
+    std::fs::create_dir_all(world.path("watcher")).unwrap();
+    let watcher = tests::Kastro::new(crate::program(), &world.path("watcher"));
+    watcher
+        .clone()
+        .with("KASTRO_SERVER", world.node().url())
+        .with("KASTRO_PASSWORD", "the password of alice")
+        .ok(&["login", "alice"]);
+    let mut put = person
+        .command(&["put", "--limit", "12M", "film", "/alice/film"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // The first group of eight chunks is there, and the second under way.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while space_used(&watcher) < 40 << 20 {
+        assert!(std::time::Instant::now() < deadline && put.try_wait().unwrap().is_none());
+    }
+    put.kill().unwrap();
+    put.wait().unwrap();
+    person.fails(7, &["stat", "/alice/film"]);
+    let phone = world.person("alice", "phone");
+    let before = space_used(&phone);
+    phone.ok(&["put", "film", "/alice/film"]);
+    // What was there was not stored again.
+    assert!(space_used(&phone) < before + (40 << 20), "sent again");
+    assert!(phone.run(&["get", "/alice/film", "-"]).stdout == content);
+}
+
+fn space_used(person: &tests::Kastro) -> u64 {
+    json_lines(&person.ok(&["space", "--json"]))[0]["used_bytes"]
+        .as_u64()
+        .unwrap()
+}

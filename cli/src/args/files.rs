@@ -251,8 +251,8 @@ Examples:
   kastro get /alice/Photos backup       makes ./backup (backup/Photos if that exists)
   kastro get /alice/notes.txt -         prints it
 
-Files already there with the same size and time are skipped, so an interrupted download goes
-on when the command is run again. A local file that differs is left alone unless --force is
+Files already there with the same size and time are skipped, and a large file goes on in the
+middle, so an interrupted download goes on when the command is run again. A local file that differs is left alone unless --force is
 given. A file appears under its name only when it is complete.";
 
 pub(super) const PUT_EXAMPLES: &str = "\

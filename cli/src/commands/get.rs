@@ -18,7 +18,7 @@ use crate::{
     commands::{cat, ls::system_time, tally::Tally},
     connect::{Connected, connect},
     exit::{Class, Failure},
-    local::{name, name::Platform, partial::PartialFile},
+    local::{fetch::resume, name, name::Platform},
     output::Output,
     progress::Progress,
     remote_path::absolute,
@@ -242,9 +242,10 @@ impl Download {
         file: &RemoteFile,
     ) -> Result<Outcome, Failure> {
         let write = |error: io::Error| Failure::local("write", local, &error);
-        let mut partial = PartialFile::create(local).map_err(write)?;
-        let mut bytes = 0;
-        let mut chunks = file.chunks(0);
+        let resumed = tokio::task::block_in_place(|| resume(file, local, |_| {})).map_err(write)?;
+        let (mut partial, mut bytes) = (resumed.partial, resumed.bytes);
+        self.progress.done(bytes);
+        let mut chunks = file.chunks(resumed.first_chunk);
         while let Some(chunk) = chunks.next().await? {
             tokio::task::block_in_place(|| partial.append(&chunk)).map_err(write)?;
             bytes += chunk.len() as u64;

@@ -1,6 +1,7 @@
 //! Local files: walking a folder to upload, writing downloads safely.
 
 pub mod cache;
+pub mod fetch;
 pub mod name;
 pub mod partial;
 pub mod private;

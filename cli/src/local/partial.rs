@@ -1,44 +1,107 @@
 //! A download in progress: written under a hidden name, moved to its own name when complete.
 //!
 //! Invariant: a file is never seen under its final name with partial content; an interrupted download leaves at
-//! most one hidden file, which the next attempt reuses and replaces.
+//! most one hidden file, which the next attempt goes on with or replaces.
 
 use std::{
-    ffi::OsString,
     fs::{File, Metadata, OpenOptions, TryLockError},
-    io::{self, Seek, SeekFrom, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
 use sha2::{Digest, Sha256};
 
-/// A file being downloaded. Removed on drop unless [`Self::finish`] was called.
+/// A file being downloaded. Removed on drop unless [`Self::finish`] was called, or it can be taken up later.
 #[derive(Debug)]
 pub struct PartialFile {
     file: Option<File>,
     hidden: PathBuf,
     target: PathBuf,
     position: u64,
+    /// What is there when this is dropped is worth something to the next attempt.
+    stays: bool,
 }
 
 impl PartialFile {
-    /// Opens the hidden file beside `target`.
+    /// Opens an empty hidden file beside `target`, removed on drop.
     ///
     /// # Errors
     ///
     /// Of the file system; `WouldBlock` when another process downloads to the same name.
     pub fn create(target: &Path) -> io::Result<Self> {
-        let name = target
-            .file_name()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no file name"))?;
-        let mut hidden_name = OsString::from(PART_PREFIX);
-        // The name itself would not fit when it is as long as names can be.
-        let digest = Sha256::digest(name.as_encoded_bytes());
-        hidden_name.push(data_encoding::HEXLOWER.encode(digest.get(..8).unwrap_or_default()));
+        let partial = Self::open(target, &hidden_name(target)?)?;
+        partial.file()?.set_len(0)?;
+        Ok(partial)
+    }
+
+    /// Opens the hidden file of one state of the remote file with what an earlier download left in it, and removes what is
+    /// left of other states. What is complete stays on drop, for the next attempt.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::create`].
+    pub fn take_up(target: &Path, state: &str) -> io::Result<Self> {
+        let common = hidden_name(target)?;
+        let own = format!("{common}-{}", state.get(..STATE_CHARS).unwrap_or(state));
+        let folder = match target.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        for entry in std::fs::read_dir(folder)?.flatten() {
+            let name = entry.file_name();
+            if let Some(name) = name.to_str()
+                && name.starts_with(&common)
+                && name != own
+            {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        let mut partial = Self::open(target, &own)?;
+        partial.stays = true;
+        Ok(partial)
+    }
+
+    /// Keeps what is there as long as `is_right` says so of each whole chunk, cuts off the rest, and returns the number of
+    /// chunks kept. The next bytes follow them.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system.
+    pub fn keep_while(
+        &mut self,
+        chunk_bytes: usize,
+        mut is_right: impl FnMut(usize, &[u8]) -> bool,
+    ) -> io::Result<u64> {
+        let mut chunk = vec![0; chunk_bytes];
+        let file = self.file.as_mut().ok_or_else(closed)?;
+        file.rewind()?;
+        let mut kept = 0;
+        loop {
+            match file.read_exact(&mut chunk) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+                Err(error) => return Err(error),
+            }
+            if !is_right(kept, &chunk) {
+                break;
+            }
+            kept += 1;
+        }
+        self.position = (kept as u64) * (chunk_bytes as u64);
+        file.set_len(self.position)?;
+        file.seek(SeekFrom::Start(self.position))?;
+        Ok(kept as u64)
+    }
+
+    fn file(&self) -> io::Result<&File> {
+        self.file.as_ref().ok_or_else(closed)
+    }
+
+    fn open(target: &Path, hidden_name: &str) -> io::Result<Self> {
         let hidden = target.with_file_name(hidden_name);
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false);
+        options.read(true).write(true).create(true).truncate(false);
         #[cfg(unix)]
         {
             // Someone else could have put a link there, in a folder many can write.
@@ -56,12 +119,12 @@ impl PartialFile {
             }
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        file.set_len(0)?;
         Ok(Self {
             file: Some(file),
             hidden,
             target: target.to_path_buf(),
             position: 0,
+            stays: false,
         })
     }
 
@@ -103,10 +166,22 @@ impl PartialFile {
 
 impl Drop for PartialFile {
     fn drop(&mut self) {
-        if !self.hidden.as_os_str().is_empty() {
+        let is_worth_keeping = self.stays && self.position > 0;
+        if !self.hidden.as_os_str().is_empty() && !is_worth_keeping {
             let _ = std::fs::remove_file(&self.hidden);
         }
     }
+}
+
+/// Returns how the hidden names for a target begin.
+fn hidden_name(target: &Path) -> io::Result<String> {
+    let name = target
+        .file_name()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no file name"))?;
+    // The name itself would not fit when it is as long as names can be.
+    let digest = Sha256::digest(name.as_encoded_bytes());
+    let digest = data_encoding::HEXLOWER.encode(digest.get(..8).unwrap_or_default());
+    Ok(format!("{PART_PREFIX}{digest}"))
 }
 
 fn closed() -> io::Error {
@@ -115,6 +190,8 @@ fn closed() -> io::Error {
 
 /// How the hidden names begin.
 pub const PART_PREFIX: &str = ".kastro-part-";
+/// Characters of a state in a hidden name.
+const STATE_CHARS: usize = 32;
 /// Zeros at least this long are not written.
 const HOLE_BYTES: usize = 64 * 1024;
 const HOLE_BYTES_I64: i64 = 64 * 1024;
@@ -148,6 +225,34 @@ mod tests {
         partial.append(b"new").unwrap();
         drop(partial);
         assert_eq!(std::fs::read(&target).unwrap(), b"old");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_right_is_gone_on_with_and_other_states_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("a.txt");
+        let mut partial = PartialFile::take_up(&target, "one").unwrap();
+        assert_eq!(partial.keep_while(4, |_, _| true).unwrap(), 0);
+        partial.append(b"aaaabbbbcc").unwrap();
+        drop(partial);
+        let mut seen = Vec::new();
+        let mut partial = PartialFile::take_up(&target, "one").unwrap();
+        let kept = partial.keep_while(4, |index, chunk| {
+            seen.push((index, chunk.to_vec()));
+            chunk == b"aaaa"
+        });
+        assert_eq!(kept.unwrap(), 1);
+        assert_eq!(seen.len(), 2);
+        partial.append(b"XXXX").unwrap();
+        partial.finish(None).unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"aaaaXXXX");
+        let mut partial = PartialFile::take_up(&target, "two").unwrap();
+        partial.append(b"aaaa").unwrap();
+        drop(partial);
+        let mut partial = PartialFile::take_up(&target, "three").unwrap();
+        assert_eq!(partial.keep_while(4, |_, _| true).unwrap(), 0);
+        drop(partial);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

@@ -13,7 +13,7 @@ use crate::{
     commands::{ls::system_time, upload_folder::is_hopeless},
     exit::{Class, Failure},
     human,
-    local::partial::PartialFile,
+    local::fetch::resume,
     sync::{
         here::{ContentHasher, inode, stamp},
         plan::Action,
@@ -279,10 +279,11 @@ async fn content(
     replaces: Option<Stamp>,
 ) -> Result<Option<(Stamp, Hash)>, Failure> {
     let write = |error: io::Error| Failure::local("write", local, &error);
-    let mut partial = PartialFile::create(local).map_err(write)?;
     let mut hasher = ContentHasher::new();
-    let mut bytes = 0;
-    let mut chunks = file.chunks(0);
+    let resumed = tokio::task::block_in_place(|| resume(file, local, |chunk| hasher.update(chunk)))
+        .map_err(write)?;
+    let (mut partial, mut bytes) = (resumed.partial, resumed.bytes);
+    let mut chunks = file.chunks(resumed.first_chunk);
     while let Some(chunk) = chunks.next().await? {
         tokio::task::block_in_place(|| {
             hasher.update(&chunk);
