@@ -86,7 +86,7 @@ fn advice(error: &ClientError) -> (Class, &'static str) {
             "nothing was lost; look at what is there now, then run the command again",
         ),
         E::KeyChanged { .. } => (
-            Class::Damaged,
+            Class::Forged,
             "the key known before stays in force; compare fingerprints with them before you trust the new one",
         ),
         E::NotEmpty { .. } => (Class::Exists, ""),

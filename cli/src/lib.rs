@@ -21,6 +21,7 @@ pub mod remote_path;
 pub mod secrets;
 pub mod session;
 pub mod shell;
+pub mod strength;
 pub mod sync;
 pub mod transport;
 

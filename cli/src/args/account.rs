@@ -17,6 +17,10 @@ pub struct SignupArgs {
     #[arg(long, conflicts_with = "password_file")]
     pub generate: bool,
 
+    /// Take a password that is very short or very long.
+    #[arg(long)]
+    pub allow_weak_password: bool,
+
     /// Invitation that some nodes ask for [env: KASTRO_SIGNUP_TOKEN].
     #[arg(long, value_name = "TOKEN")]
     pub token: Option<String>,
@@ -72,6 +76,10 @@ pub struct PasswdArgs {
     /// Use a new random passphrase without asking, and print it.
     #[arg(long, conflicts_with = "new_password_file")]
     pub generate: bool,
+
+    /// Take a password that is very short or very long.
+    #[arg(long)]
+    pub allow_weak_password: bool,
 
     /// How to reach the node.
     #[command(flatten)]

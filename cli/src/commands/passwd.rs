@@ -8,7 +8,7 @@ use crate::{
     environment::TokioEnvironment,
     exit::Failure,
     output::Output,
-    password,
+    password, strength,
 };
 
 /// Runs the command.
@@ -40,6 +40,7 @@ async fn change(args: &PasswdArgs, connected: &Connected, output: Output) -> Res
         None if args.generate => suggestion.clone(),
         None => password::ask_new(&suggestion, NEW_PASSWORD)?,
     };
+    strength::check(connected.user(), &new, args.allow_weak_password, output)?;
     connected.session.change_password(&present, &new).await?;
     if output.json {
         let mut result = serde_json::json!({ "user": connected.user() });

@@ -11,6 +11,7 @@ use crate::{
     output::Output,
     password,
     session::SessionFiles,
+    strength,
 };
 
 /// Runs the command.
@@ -44,6 +45,7 @@ async fn sign_up(
         None if args.generate => suggestion.clone(),
         None => password::ask_new(&suggestion, PASSWORD)?,
     };
+    strength::check(name, &password, args.allow_weak_password, output)?;
     let token = match args.token.clone() {
         Some(token) => token.into(),
         None => crate::secrets::variable("KASTRO_SIGNUP_TOKEN")?.unwrap_or_default(),
