@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::FutureExt;
 
 use super::{
     Session,
@@ -105,74 +105,100 @@ impl Session {
             });
         }
         let (item, _) = Snapshot::new(&self.account).resolve(&from).await?;
-        self.copy_item(item, from, to, 0).await
+        let mut folders = Vec::new();
+        self.copy_one(item, from, to, 0, &mut folders).await?;
+        // Not by recursion: how deep folders are is for whoever may write in them to say.
+        while let Some(CopiedFolder {
+            item,
+            from,
+            to,
+            depth,
+        }) = folders.pop()
+        {
+            let mut snapshot = Snapshot::new(&self.account);
+            let mut pages = super::snapshot::Pages::new(item.opened.clone());
+            while let Some(page) = pages.next(&mut snapshot).await? {
+                for child in page.children.iter() {
+                    let below = snapshot
+                        .item(item.capability(), item.signer.as_ref(), child)
+                        .await?
+                        .ok_or_else(|| ClientError::not_found(from.to_string()))?;
+                    let name = below.properties.name.clone();
+                    let (source, target) = (from.join(name.clone()), to.join(name));
+                    self.copy_one(below, source, target, depth + 1, &mut folders)
+                        .await?;
+                }
+            }
+        }
+        Ok(())
     }
 
-    fn copy_item(
+    /// Copies a file, or makes a folder and adds it to `folders`, to be looked into later.
+    async fn copy_one(
         &self,
         item: Item,
         from: RemotePath,
         to: RemotePath,
         depth: usize,
-    ) -> BoxFuture<'_, Result<(), ClientError>> {
-        async move {
-            if depth > MAX_COPY_DEPTH {
-                return Err(ClientError::TooLarge {
-                    what: "the depth of the folder",
-                    max: MAX_COPY_DEPTH as u64,
-                });
-            }
-            if item.properties.is_directory {
-                self.account
-                    .make_folder(&to, item.properties.is_hidden)
-                    .await?;
-                let mut snapshot = Snapshot::new(&self.account);
-                let mut pages = super::snapshot::Pages::new(item.opened.clone());
-                while let Some(page) = pages.next(&mut snapshot).await? {
-                    for child in page.children.iter() {
-                        let below = snapshot
-                            .item(item.capability(), item.signer.as_ref(), child)
-                            .await?
-                            .ok_or_else(|| ClientError::not_found(from.to_string()))?;
-                        let name = below.properties.name.clone();
-                        let (source, target) = (from.join(name.clone()), to.join(name));
-                        self.copy_item(below, source, target, depth + 1).await?;
-                    }
-                }
-                return Ok(());
-            }
-            let mut snapshot = Snapshot::new(&self.account);
-            let space = snapshot
-                .space(&item.capability().writer, Some(&self.account.home.writer))
-                .await?;
-            let options = UploadOptions {
-                modified: Some(item.properties.modified),
-                is_hidden: item.properties.is_hidden,
-                thumbnail: item.properties.thumbnail.clone(),
-                ..UploadOptions::default()
-            };
-            let size = item.properties.size_bytes;
-            let reading = Arc::clone(&self.account.reading);
-            let file = RemoteFile::new(
-                reading,
-                from.to_string(),
-                space,
-                item.opened,
-                item.properties,
-            );
-            let mut content = Content::new(&file);
-            self.upload(
-                &to.to_string(),
-                &mut content,
-                Some(size),
-                &options,
-                &mut |_, _| {},
-            )
-            .await
-            .map(|_| ())
+        folders: &mut Vec<CopiedFolder>,
+    ) -> Result<(), ClientError> {
+        if depth > MAX_COPY_DEPTH {
+            return Err(ClientError::TooLarge {
+                what: "the depth of the folder",
+                max: MAX_COPY_DEPTH as u64,
+            });
         }
+        if item.properties.is_directory {
+            self.account
+                .make_folder(&to, item.properties.is_hidden)
+                .await?;
+            folders.push(CopiedFolder {
+                item,
+                from,
+                to,
+                depth,
+            });
+            return Ok(());
+        }
+        let mut snapshot = Snapshot::new(&self.account);
+        let space = snapshot
+            .space(&item.capability().writer, Some(&self.account.home.writer))
+            .await?;
+        let options = UploadOptions {
+            modified: Some(item.properties.modified),
+            is_hidden: item.properties.is_hidden,
+            thumbnail: item.properties.thumbnail.clone(),
+            ..UploadOptions::default()
+        };
+        let size = item.properties.size_bytes;
+        let reading = Arc::clone(&self.account.reading);
+        let file = RemoteFile::new(
+            reading,
+            from.to_string(),
+            space,
+            item.opened,
+            item.properties,
+        );
+        let mut content = Content::new(&file);
+        self.upload(
+            &to.to_string(),
+            &mut content,
+            Some(size),
+            &options,
+            &mut |_, _| {},
+        )
         .boxed()
+        .await
+        .map(|_| ())
     }
+}
+
+/// A folder whose copy is made and still empty.
+struct CopiedFolder {
+    item: Item,
+    from: RemotePath,
+    to: RemotePath,
+    depth: usize,
 }
 
 enum Moved {

@@ -239,14 +239,45 @@ impl Doomed {
         item: &'a Item,
         depth: usize,
     ) -> BoxFuture<'a, Result<(), ClientError>> {
-        self.collect_below(snapshot, item, depth).boxed()
+        self.collect_all(snapshot, item, depth).boxed()
     }
 
-    async fn collect_below(
+    async fn collect_all(
         &mut self,
         snapshot: &mut Snapshot<'_>,
         item: &Item,
         depth: usize,
+    ) -> Result<(), ClientError> {
+        // Not by recursion: how deep folders are is for whoever may write in them to say.
+        let mut folders = Vec::new();
+        self.collect_one(snapshot, item.clone(), depth, &mut folders)
+            .await?;
+        while let Some((folder, depth)) = folders.pop() {
+            let mut pages = Pages::new(folder.opened.clone());
+            while let Some(page) = pages.next(snapshot).await? {
+                self.keys.push(page.opened.capability.map_key);
+                self.contents.insert(mark(&page.opened));
+                for child in page.children.iter() {
+                    match open_child(snapshot, &folder, child).await? {
+                        Some(below) => {
+                            self.collect_one(snapshot, below, depth + 1, &mut folders)
+                                .await?;
+                        }
+                        None => self.items += 1,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Collects an item itself; a folder is added to `folders`, to be looked into later.
+    async fn collect_one(
+        &mut self,
+        snapshot: &mut Snapshot<'_>,
+        item: Item,
+        depth: usize,
+        folders: &mut Vec<(Item, usize)>,
     ) -> Result<(), ClientError> {
         if depth > MAX_DEPTH || self.visited.len() > MAX_ITEMS {
             return Err(ClientError::TooLarge {
@@ -269,22 +300,13 @@ impl Doomed {
             self.keys.push(link.capability.map_key);
         }
         if capability.writer != self.writer {
-            return self.collect_space(snapshot, item, depth).await;
+            // A space within a space: as many as owner proofs lead to.
+            return self.collect_space(snapshot, &item, depth).await;
         }
-        if !item.properties.is_directory {
+        if item.properties.is_directory {
+            folders.push((item, depth));
+        } else {
             self.keys.extend(chunk_keys(snapshot, &item.opened).await?);
-            return Ok(());
-        }
-        let mut pages = Pages::new(item.opened.clone());
-        while let Some(page) = pages.next(snapshot).await? {
-            self.keys.push(page.opened.capability.map_key);
-            self.contents.insert(mark(&page.opened));
-            for child in page.children.iter() {
-                match open_child(snapshot, item, child).await? {
-                    Some(below) => self.collect(snapshot, &below, depth + 1).await?,
-                    None => self.items += 1,
-                }
-            }
         }
         Ok(())
     }

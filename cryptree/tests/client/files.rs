@@ -454,3 +454,26 @@ async fn a_folder_of_1201_children_has_three_pages() {
     third.delete("/alice/many").await.unwrap();
     assert_eq!(super::tree_entries(&node).await, 4);
 }
+
+/// How deep folders are is for whoever writes in them to say: neither the stack nor the time grows without bound.
+#[tokio::test]
+async fn folders_64_deep_are_copied_moved_and_deleted() {
+    let (node, session) = alice().await;
+    node.state.lock().unwrap().unchecked = true;
+    let mut bulk = session.bulk("/alice").await.unwrap();
+    let path = vec!["d"; 64].join("/");
+    let mut source = Cursor::new(b"x");
+    bulk.file(&format!("{path}/f"), &mut source, Some(1), None)
+        .await
+        .unwrap();
+    assert_eq!(bulk.finish().await.unwrap(), 65);
+    session.copy("/alice/d", "/alice/copy").await.unwrap();
+    let copied = format!("/alice/copy{}/f", &path[1..]);
+    assert_eq!(get(&session, &copied).await, b"x");
+    session
+        .move_to("/alice/d", "/alice/copy/moved")
+        .await
+        .unwrap();
+    session.delete("/alice/copy").await.unwrap();
+    assert_eq!(super::tree_entries(&node).await, 4);
+}
