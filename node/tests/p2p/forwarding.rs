@@ -110,7 +110,12 @@ async fn a_client_of_another_node_reaches_the_home_for_everything() {
     let block = private_raw(&bat, None, &[9; 5000]);
     let cid = BlockFormat::Raw.cid(&block);
     let answer = alice
-        .put(&pair.other, &alice.home, BlockFormat::Raw, &[block.clone()])
+        .put(
+            &pair.other,
+            &alice.home,
+            BlockFormat::Raw,
+            std::slice::from_ref(&block),
+        )
         .await;
     assert_eq!(answer.status, 200, "{}", answer.message());
     // It is where it belongs, and only there.
