@@ -75,9 +75,8 @@ pub(crate) async fn sign_up(
         is_local: true,
         name,
     });
-    let registrar = match &state.registrar {
-        Some(registrar) => registrar,
-        None => return elsewhere(state, &user, request).await,
+    let Some(registrar) = &state.registrar else {
+        return elsewhere(state, &user, request).await;
     };
     let mut turn = registrar.turn().await;
     let (_, quota) = admit(state, &user.name, &request.token).await?;

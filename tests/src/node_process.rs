@@ -46,7 +46,7 @@ impl NodeProcess {
         let started_in = begin.elapsed();
         let announced: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
         let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
-        let Some(url) = text(&announced["url"]) else {
+        let Some(url) = announced.get("url").and_then(text) else {
             let _ = child.kill();
             let _ = child.wait();
             let log = std::fs::read_to_string(data.with_extension("log")).unwrap_or_default();
@@ -55,8 +55,9 @@ impl NodeProcess {
         Self {
             child,
             url,
-            peers: announced["peers"]
-                .as_array()
+            peers: announced
+                .get("peers")
+                .and_then(serde_json::Value::as_array)
                 .map(|peers| peers.iter().filter_map(text).collect())
                 .unwrap_or_default(),
             data: data.to_path_buf(),

@@ -259,7 +259,7 @@ mod tests {
             CHUNK_BYTES + 1,
             2 * CHUNK_BYTES,
         ] {
-            let content: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+            let content: Vec<u8> = (0..=250_u8).cycle().take(size).collect();
             let mut tree = HashTreeBuilder::new();
             for chunk in content.chunks(CHUNK_BYTES) {
                 tree.push_chunk(chunk);

@@ -75,7 +75,7 @@ impl Session {
         let login = LoginData {
             username: account.name.clone(),
             record,
-            reader: account.reader.clone(),
+            reader: account.reader,
             root_change: None,
         };
         let auth = account.identity.secret().sign_detached(&login.encode());

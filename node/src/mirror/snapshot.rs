@@ -127,7 +127,7 @@ pub(crate) async fn apply(
     {
         let row = LoginRow {
             record: login.record.clone(),
-            reader: login.reader.clone(),
+            reader: login.reader,
         };
         let key = user.name.as_str().as_bytes().to_vec();
         let batch = Batch::new().put(tables::LOGINS, key, row.encode());

@@ -264,7 +264,7 @@ impl Member {
     }
 
     /// The operator's and the user's part of keeping a copy here.
-    pub(crate) async fn keep(&self, account: &Account, home: &Member) -> MirrorShown {
+    pub(crate) async fn keep(&self, account: &Account, home: &Self) -> MirrorShown {
         let add = AddMirror {
             user: account.name.clone(),
             from: None,

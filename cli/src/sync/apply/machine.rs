@@ -17,7 +17,7 @@ use crate::{
     sync::{
         here::{ContentHasher, inode, stamp},
         plan::Action,
-        tree::{Hash, Id, Known, Stamp, name_of, parent},
+        tree::{Hash, Id, Known, RemoteFile, Stamp, name_of, parent},
     },
 };
 
@@ -25,6 +25,15 @@ use crate::{
 const FILES_AT_ONCE: usize = 16;
 /// Most bytes of the files that are fetched at once, and of one that is not fetched alone.
 const BYTES_AT_ONCE: u64 = 8 << 20;
+
+/// A file that was asked for: its path, what the account has there, the local file it takes the place of, and what came;
+/// `None` when the local file is no longer what it was.
+type Fetched = (
+    String,
+    RemoteFile,
+    Option<Stamp>,
+    Result<Option<(Stamp, Hash)>, Failure>,
+);
 
 impl Apply<'_> {
     /// Makes a folder and those above it. A link is not a folder.
@@ -202,15 +211,7 @@ impl Apply<'_> {
     }
 
     /// Notes what became of a file that was fetched, and returns its size.
-    fn fetched(
-        &mut self,
-        (path, remote, replaces, fetched): (
-            String,
-            crate::sync::tree::RemoteFile,
-            Option<Stamp>,
-            Result<Option<(Stamp, Hash)>, Failure>,
-        ),
-    ) -> Result<u64, Failure> {
+    fn fetched(&mut self, (path, remote, replaces, fetched): Fetched) -> Result<u64, Failure> {
         let size = remote.size;
         match fetched {
             Ok(Some((stamp, hash))) => {
