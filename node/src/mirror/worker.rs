@@ -62,13 +62,19 @@ impl Mirrors {
     }
 }
 
-/// Returns true for a user of another node of whom a copy is here that may be read, and never written: whoever has
-/// space here, and the table of names.
+/// Returns true for a user of another node of whom a whole copy is here that may be read, and never written; and for
+/// the table of names.
 pub(crate) async fn is_readable(state: &State, user: &User) -> Result<bool, Refusal> {
     if user.is_local {
         return Ok(false);
     }
-    Ok(user.identity == state.names.owner || stored_quota(state, &user.name).await?.is_some())
+    if user.identity == state.names.owner {
+        return Ok(true);
+    }
+    // Half a copy would say of the other half that it does not exist.
+    let row = Mirroring(state).user(user.name.as_str()).await?;
+    let was_in_step = row.is_some_and(|row| row.in_step_seconds.is_some());
+    Ok(was_in_step && stored_quota(state, &user.name).await?.is_some())
 }
 
 /// Returns true for calls that a copy answers while the user's home cannot be reached: what it takes to log in and to

@@ -111,11 +111,37 @@ async fn from(state: &Arc<State>, remote: &Remote) -> Result<Round, MirrorError>
         take(state, &blocks, some, &mut round).await?;
     }
     blocks.flush().await?;
+    // What the walk had no reason to read belongs to the copy too: others fetch it from here, and collections follow it.
+    for (writer, pointer) in [(&owner, &owner_pointer), (&writer, &pointer)] {
+        complete(state, &copying, writer, pointer).await?;
+    }
     // The names are in force; the pointers say up to where.
     commit_pointer(state, &user, &copying, &owner, &owner_pointer).await?;
     commit_pointer(state, &user, &copying, &writer, &pointer).await?;
     copying.close().await?;
     Ok(round)
+}
+
+/// Fetches what is still missing below a pointer of the table.
+async fn complete(
+    state: &State,
+    copying: &Copying<'_>,
+    writer: &Writer,
+    pointer: &SignedPointer,
+) -> Result<(), MirrorError> {
+    let before = pointers::stored_update(state, writer).await?;
+    let old = before.as_ref().and_then(|update| update.updated());
+    let Some(target) = pointer.update().updated() else {
+        return Ok(());
+    };
+    match copying.tree(old, target).await {
+        // An entry that names a key nobody has must not keep all other names back.
+        Err(MirrorError::Missing(cid)) => {
+            tracing::warn!(%cid, "a block of the table of names is missing at its source");
+            Ok(())
+        }
+        done => done,
+    }
 }
 
 async fn read_root(

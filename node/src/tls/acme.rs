@@ -188,6 +188,8 @@ impl Keeper {
     }
 
     async fn account(&self) -> Result<Account, AcmeError> {
+        // Its HTTP client asks rustls for the provider of the process, of which the libraries bring two.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = || match &self.root {
             Some(root) => Account::builder_with_root(root),
             None => Account::builder(),

@@ -217,8 +217,8 @@ async fn bob() -> TestNode {
         .put(tables::CHAINS, &b"bob"[..], chain)
         .put(tables::KEYS, owner.cid().to_bytes(), &b"bob"[..])
         .put(tables::QUOTAS, &b"bob"[..], Value::Int(1 << 30).encode());
+    let node = Node::with_store(config, store.clone()).await.unwrap();
     assert!(store.commit(rows).await.unwrap().is_committed());
-    let node = Node::with_store(config, store).await.unwrap();
     TestNode::of(node, clock)
 }
 

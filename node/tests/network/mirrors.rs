@@ -18,7 +18,7 @@ async fn a_copy_is_complete_incremental_and_resumes_without_reading_again() {
     let home = net.authority().await;
     let mirror = net.join(&home).await;
     let alice = Account::sign_up(&home.node, "alice", 1).await;
-    let first = alice.write(&home.node, &contents(1, 20, 20)).await.unwrap();
+    let first = alice.write(&home.node, &contents(1, 20, 1)).await.unwrap();
     mirror.sync().await;
     let shown = mirror.keep(&alice, &home).await;
     assert!(shown.is_allowed && shown.can_log_in);

@@ -419,7 +419,7 @@ mod tests {
         for byte in [3, 9, 20, 40, 5_000] {
             let (file, written) = filled(&[10, 8_000, 30]);
             // In the last record.
-            let at = 4 * 4096 + (byte % 60);
+            let at = 3 * 4096 + (byte % 60);
             file.write(at, &[0xee]).unwrap();
             assert_eq!(open(&file, SEAL).unwrap().1, written[..2]);
             // In the second.
