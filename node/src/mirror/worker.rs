@@ -22,6 +22,7 @@ use crate::{
     directory::User,
     error::{Refusal, chain},
     link_counts,
+    migration::{self, Phase},
     p2p::{PeerId, ask},
     state::State,
     store::{Batch, tables},
@@ -71,10 +72,17 @@ pub(crate) async fn is_readable(state: &State, user: &User) -> Result<bool, Refu
     if user.identity == state.names.owner {
         return Ok(true);
     }
+    if stored_quota(state, &user.name).await?.is_none() {
+        return Ok(false);
+    }
+    // The home that is being left has everything, and the new one fetches the last of it there.
+    let moved = migration::of_user(state, &user.name).await?;
+    if moved.is_some_and(|(_, moved)| moved.phase != Phase::Arriving) {
+        return Ok(true);
+    }
     // Half a copy would say of the other half that it does not exist.
     let row = Mirroring(state).user(user.name.as_str()).await?;
-    let was_in_step = row.is_some_and(|row| row.in_step_seconds.is_some());
-    Ok(was_in_step && stored_quota(state, &user.name).await?.is_some())
+    Ok(row.is_some_and(|row| row.in_step_seconds.is_some()))
 }
 
 /// Returns true for calls that a copy answers while the user's home cannot be reached: what it takes to log in and to
