@@ -79,10 +79,11 @@ pub(crate) async fn owning(parent: &SecretKeyWithHash, owned: &[&SecretKeyWithHa
     Root { data, blocks }
 }
 
-/// A time a little before this one, never the same twice: signatures over equal times are equal.
+/// A time a little before this one, never the same twice: signatures over equal times are equal. The last second is
+/// left to tests that choose their times themselves.
 pub(crate) fn unique_millis(millis: i64) -> i64 {
     static COUNT: AtomicI64 = AtomicI64::new(0);
-    millis - COUNT.fetch_add(1, Ordering::Relaxed) % 200_000
+    millis - 1_000 - COUNT.fetch_add(1, Ordering::Relaxed) % 199_000
 }
 
 /// A signed pointer update.
