@@ -13,31 +13,20 @@ use champ::{
     map::{LookupError, LookupKey, lookup_blocks},
 };
 use cryptree::{ApiRequest, ApiResponse, Transport, TransportError};
-use data_encoding::HEXLOWER;
 use pki::{
     block_access::{Held, Protection, Tokens},
     chain::ClaimChain,
     keys::{Owner, PublicSigningKey, Writer},
-    owned::OwnerProof,
-    pointer::{PointerUpdate, SignedPointer, check_successor},
-    proof_of_work::{Difficulty, ProofOfWork},
     wire::{
         Body,
         block_group::{BlockFormat, BlockGroup},
         champ_lookup::{ChampCaps, ChampLookupReply},
         directory::{NameRequest, PublicKeyReply},
-        login_data::{LoginData, LoginResponse, OpaqueCipherText},
-        op_log::Op,
+        login_data::OpaqueCipherText,
         pointer_batch::{PointerBatch, PointerWrite},
         put_reply::PutReply,
-        second_factor::{
-            FactorAnswer, FactorName, MethodKind, MultiFactorMethod, MultiFactorMethods,
-            MultiFactorRequest, MultiFactorResponse,
-        },
-        signup::{SignupReply, SignupRequest, UpdateChainRequest},
         trailer::encode_trailer,
     },
-    writer_data::WriterData,
 };
 
 /// What a lying or failing node does with one call.
@@ -324,289 +313,6 @@ impl FakeNode {
             .collect();
         Ok(ChampLookupReply(blocks).to_body().into())
     }
-
-    fn set_pointers(&self, owner: &Owner, updates: Vec<PointerWrite>) -> Result<Bytes, String> {
-        let mut state = self.state.lock().unwrap();
-        let mut checked = Vec::new();
-        for write in updates {
-            if state.writers.get(&write.writer) != Some(owner) {
-                return Err("writer is not owned".to_owned());
-            }
-            checked.push((state.check_pointer(owner, &write)?, write));
-        }
-        for (update, write) in checked {
-            state.apply_pointer(owner, &update, write);
-        }
-        Ok(Bytes::from_static(&[1]))
-    }
-
-    fn sign_up(&self, request: &ApiRequest) -> Result<Bytes, String> {
-        let request = SignupRequest::from_body(&request.body.clone().unwrap()).map_err(text)?;
-        let mut state = self.state.lock().unwrap();
-        let difficulty = Difficulty::try_new(state.difficulty.into()).unwrap();
-        let proof = ProofOfWork::decode(&request.proof).map_err(text)?;
-        if !proof.is_valid(&request.link.proof_data(), difficulty) {
-            let mut reply = vec![0];
-            reply.extend_from_slice(&i32::from(state.difficulty).to_be_bytes());
-            return Ok(reply.into());
-        }
-        if state.chains.contains_key(&request.username) {
-            return Err("User already exists: Invalid key change attempt!".to_owned());
-        }
-        let name = pki::username::Username::parse_new(&request.username).map_err(text)?;
-        let chain = ClaimChain::single(request.link.get().clone());
-        let keys = pki::chain::OwnerKeys::inline_only();
-        chain.valid(&name, &keys).map_err(text)?;
-        if chain.home() != Some(&self.id) {
-            return Err("Trying to signup to wrong host!".to_owned());
-        }
-        let owner = chain.identity().unwrap().clone();
-        let login = request.ops.login.clone().unwrap();
-        let identity = owner.0.inline_key().unwrap();
-        identity
-            .verify_detached(&login.data.encode(), &login.auth)
-            .map_err(text)?;
-        let bat = request.ops.mirror_bat.clone().unwrap();
-        pki::signed::SignedRequest::verify(
-            &bat.auth,
-            &identity,
-            "peergos/v0/bats/addBat",
-            std::time::SystemTime::UNIX_EPOCH,
-            std::time::Duration::MAX,
-        )
-        .map_err(text)?;
-        let mut staged = State {
-            writers: HashMap::from([(owner.as_writer(), owner.clone())]),
-            ..State::default()
-        };
-        let mut used = HashSet::new();
-        for op in &request.ops.ops {
-            match op {
-                Op::Block(write) => {
-                    let key = write.writer.0.inline_key().unwrap();
-                    let digest = key.verify_attached(&write.signature).map_err(text)?;
-                    let block = Block::verified(write.cid(), write.block.clone()).map_err(text)?;
-                    if digest != block.cid().hash().digest() {
-                        return Err("Invalid signature for block!".to_owned());
-                    }
-                    used.insert(write.writer.clone());
-                    let space = staged.blocks.entry(owner.clone()).or_default();
-                    space.insert(block.cid().clone(), block);
-                }
-                Op::Pointer(write) => {
-                    used.insert(write.writer.clone());
-                    let update = staged.check_pointer(&owner, write)?;
-                    staged.apply_pointer(&owner, &update, write.clone());
-                }
-            }
-        }
-        if !used
-            .iter()
-            .all(|writer| staged.writers.contains_key(writer))
-        {
-            return Err("unowned writer in sign-up".to_owned());
-        }
-        state.blocks.extend(staged.blocks);
-        state.pointers.extend(staged.pointers);
-        state.writers.extend(staged.writers);
-        state.chains.insert(request.username.clone(), chain);
-        state.logins.insert(
-            request.username.clone(),
-            (login.data.reader, login.data.record),
-        );
-        state.bats.insert(request.username, vec![bat.bat]);
-        Ok(Bytes::from_static(&[1]))
-    }
-
-    fn update_chain(&self, request: &ApiRequest) -> Result<Bytes, String> {
-        let request = UpdateChainRequest::from_body(&request.body.clone().unwrap());
-        let request = request.map_err(text)?;
-        let name = pki::username::Username::parse(&request.username).map_err(text)?;
-        let keys = pki::chain::OwnerKeys::inline_only();
-        let mut state = self.state.lock().unwrap();
-        let known = state.chains.get(name.as_str()).ok_or("no such user")?;
-        let merged = ClaimChain::merge(known, request.chain.get(), &name, &keys).map_err(text)?;
-        state.chains.insert(request.username, merged);
-        Ok(SignupReply::Accepted.to_body().into())
-    }
-
-    fn login(&self, query: &Query<'_>) -> Result<Bytes, String> {
-        let wrong = || "Incorrect username or password".to_owned();
-        let name = query.get("username");
-        let author = HEXLOWER
-            .decode(query.get("author").as_bytes())
-            .map_err(text)?;
-        let author = PublicSigningKey::decode(&author).map_err(text)?;
-        let auth = HEXLOWER
-            .decode(query.get("auth").as_bytes())
-            .map_err(text)?;
-        author.verify_attached(&auth).map_err(text)?;
-        let state = self.state.lock().unwrap();
-        let (reader, record) = state.logins.get(name).ok_or_else(wrong)?;
-        if *reader != author {
-            return Err(wrong());
-        }
-        if let Some(code) = state.totp.get(name) {
-            let id = Bytes::from_static(&[9; 32]);
-            match query.find("mfa") {
-                None => {
-                    let request = MultiFactorRequest {
-                        challenge: [1; 32],
-                        methods: MultiFactorMethods(vec![MultiFactorMethod {
-                            created_epoch_day: 20_000,
-                            is_enabled: true,
-                            credential_id: id,
-                            name: FactorName::parse("").unwrap(),
-                            kind: MethodKind::Totp,
-                        }]),
-                    };
-                    return Ok(LoginResponse::SecondFactor(request).encode().into());
-                }
-                Some(hex) => {
-                    let bytes = HEXLOWER.decode(hex.as_bytes()).map_err(text)?;
-                    let answer = MultiFactorResponse::decode(&bytes).map_err(text)?;
-                    if !matches!(&answer.answer, FactorAnswer::Code(given) if given == code) {
-                        return Err("Invalid TOTP code for credId 09".to_owned());
-                    }
-                }
-            }
-        }
-        Ok(LoginResponse::Record(record.clone()).encode().into())
-    }
-
-    fn set_login(&self, request: &ApiRequest, query: &Query<'_>) -> Result<Bytes, String> {
-        let body = request.body.clone().unwrap();
-        let data = LoginData::from_body(&body).map_err(text)?;
-        let mut state = self.state.lock().unwrap();
-        let name = data.username.as_str().to_owned();
-        let owner = state
-            .chains
-            .get(&name)
-            .and_then(|c| c.identity())
-            .cloned()
-            .ok_or("no user")?;
-        let auth = HEXLOWER
-            .decode(query.get("auth").as_bytes())
-            .map_err(text)?;
-        owner
-            .0
-            .inline_key()
-            .unwrap()
-            .verify_detached(&body, &auth)
-            .map_err(text)?;
-        if let Some(change) = &data.root_change {
-            let block =
-                Block::verified(change.block.cid(), change.block.block.clone()).map_err(text)?;
-            let space = state.blocks.entry(owner.clone()).or_default();
-            space.insert(block.cid().clone(), block);
-            let update = state.check_pointer(&owner, &change.pointer)?;
-            state.apply_pointer(&owner, &update, change.pointer.clone());
-        }
-        state.logins.insert(name, (data.reader, data.record));
-        Ok(Bytes::from_static(&[1]))
-    }
-
-    fn check_request(&self, query: &Query<'_>, path: &str) -> Result<(), String> {
-        let state = self.state.lock().unwrap();
-        let chain = state
-            .chains
-            .get(query.get("username"))
-            .ok_or("unknown user")?;
-        let key = chain.identity().unwrap().0.inline_key().unwrap();
-        let auth = HEXLOWER
-            .decode(query.get("auth").as_bytes())
-            .map_err(text)?;
-        pki::signed::SignedRequest::verify(
-            &auth,
-            &key,
-            path,
-            std::time::SystemTime::UNIX_EPOCH,
-            std::time::Duration::MAX,
-        )
-        .map_err(text)?;
-        Ok(())
-    }
-}
-
-impl State {
-    fn check_pointer(&self, owner: &Owner, write: &PointerWrite) -> Result<PointerUpdate, String> {
-        let key = write.writer.0.inline_key().unwrap();
-        let new = SignedPointer::verify(&key, write.signed.clone()).map_err(text)?;
-        let current = self.current(&write.writer);
-        check_successor(current.as_ref(), new.update()).map_err(|error| error.to_string())?;
-        if let Some(root) = new.update().updated() {
-            let block = self.blocks.get(owner).and_then(|space| space.get(root));
-            let block =
-                block.ok_or_else(|| format!("Couldn't retrieve WriterData from dht! {root}"))?;
-            WriterData::in_block(block, &write.writer).map_err(text)?;
-            if !self.unchecked {
-                self.check_complete(owner, root);
-            }
-        }
-        Ok(new.update().clone())
-    }
-
-    /// Nothing may ever be reachable from a pointer and not be there.
-    fn check_complete(&self, owner: &Owner, root: &Cid) {
-        self.reach(owner, root.clone(), &mut HashSet::new());
-    }
-
-    /// Adds everything reachable from `root` to `seen`.
-    fn reach(&self, owner: &Owner, root: Cid, seen: &mut HashSet<Cid>) {
-        let space = &self.blocks[owner];
-        let mut todo = vec![root];
-        while let Some(cid) = todo.pop() {
-            if cid.identity_content().is_some() || !seen.insert(cid.clone()) {
-                continue;
-            }
-            let block = space
-                .get(&cid)
-                .unwrap_or_else(|| panic!("dangling link {cid}"));
-            if cid.codec() == champ::Codec::DagCbor {
-                champ::cbor::decode(block.bytes())
-                    .unwrap()
-                    .links_into(&mut todo);
-            }
-        }
-    }
-
-    pub(crate) fn current(&self, writer: &Writer) -> Option<PointerUpdate> {
-        let signed = self.pointers.get(writer)?;
-        let key = writer.0.inline_key().unwrap();
-        Some(
-            SignedPointer::verify(&key, signed.clone())
-                .unwrap()
-                .update()
-                .clone(),
-        )
-    }
-
-    pub(crate) fn apply_pointer(
-        &mut self,
-        owner: &Owner,
-        update: &PointerUpdate,
-        write: PointerWrite,
-    ) {
-        self.pointers.insert(write.writer.clone(), write.signed);
-        let Some(root) = update.updated() else { return };
-        let space = &self.blocks[owner];
-        let data = WriterData::decode(space[root].bytes()).unwrap();
-        let mut todo: Vec<Cid> = data.owned.into_iter().collect();
-        let mut found = Vec::new();
-        while let Some(cid) = todo.pop() {
-            let Some(block) = space.get(&cid) else {
-                continue;
-            };
-            if let Ok(proof) = OwnerProof::decode(block.bytes()) {
-                found.push(Writer(proof.owned().clone()));
-            } else if let Ok(value) = champ::cbor::decode(block.bytes()) {
-                value.links_into(&mut todo);
-            }
-        }
-        for writer in found {
-            self.writers.insert(writer, owner.clone());
-        }
-    }
 }
 
 struct Space<'a> {
@@ -652,15 +358,15 @@ impl BlockSource for Space<'_> {
     }
 }
 
-struct Query<'a>(&'a ApiRequest);
+pub(super) struct Query<'a>(&'a ApiRequest);
 
 impl Query<'_> {
-    fn find(&self, name: &str) -> Option<&str> {
+    pub(super) fn find(&self, name: &str) -> Option<&str> {
         let entry = self.0.query.iter().find(|(key, _)| key == name);
         entry.map(|(_, value)| value.as_str())
     }
 
-    fn get(&self, name: &str) -> &str {
+    pub(super) fn get(&self, name: &str) -> &str {
         self.find(name)
             .unwrap_or_else(|| panic!("{} without {name}", self.0.path))
     }
@@ -729,6 +435,6 @@ fn lost() -> Arc<dyn std::error::Error + Send + Sync> {
     Arc::new(std::io::Error::other("connection lost"))
 }
 
-fn text(error: impl std::fmt::Display) -> String {
+pub(super) fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
