@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use cryptree::ClientError;
+use cryptree::{ClientError, client::Entry};
 
 use crate::{
     args::DuArgs,
+    commands::survey::Survey,
     connect::{Connected, connect},
-    exit::{Class, Failure},
+    exit::Failure,
     human::{self, printable},
     output::Output,
     remote_path::{absolute, here},
@@ -41,33 +42,20 @@ async fn show_all(args: &DuArgs, connected: &Connected, output: Output) -> Resul
     if paths.is_empty() {
         paths.push(here(connected.user()));
     }
-    let mut problems = 0;
+    let mut survey = Survey::new(true, output);
     for path in &paths {
         let mut sums: BTreeMap<String, Sum> = BTreeMap::from([(String::new(), Sum::default())]);
         match connected.session.walk(path).await {
-            Ok(mut walk) => {
-                while let Some(page) = walk.next().await? {
-                    for damaged in page.damaged {
-                        let name = damaged.name.unwrap_or_else(|| "an entry".to_owned());
-                        output.problem(
-                            &format!("{path}/{}/{name}", page.folder),
-                            &damaged.reason.into(),
-                        );
-                        problems += 1;
-                    }
-                    let mut sum = Sum::default();
-                    for found in page
-                        .entries
-                        .iter()
-                        .filter(|found| !found.entry.is_directory)
-                    {
-                        sum.bytes = sum
-                            .bytes
-                            .saturating_add(found.entry.size_bytes.unwrap_or(0));
-                        sum.files += 1;
-                    }
-                    add(&mut sums, &page.folder, sum, args.depth);
-                }
+            Ok(walk) => {
+                let count = |below: &str, entry: &Entry| {
+                    let (folder, bytes) = match entry.is_directory {
+                        true => (below, None),
+                        false => (parent(below), Some(entry.size_bytes.unwrap_or(0))),
+                    };
+                    add(&mut sums, folder, bytes, args.depth);
+                    Ok(())
+                };
+                survey.each(path, walk, count).await?;
             }
             Err(ClientError::NotADirectory { .. }) => {
                 let entry = connected.session.stat(path).await?;
@@ -83,23 +71,23 @@ async fn show_all(args: &DuArgs, connected: &Connected, output: Output) -> Resul
         }
         print(path, total, output)?;
     }
-    if problems > 0 {
-        return Err(Failure::new(
-            Class::Partial,
-            "not everything could be counted; see above",
-        ));
-    }
-    Ok(())
+    survey.finish()
 }
 
-/// Adds to a folder and those above it, as far as they are shown.
-fn add(sums: &mut BTreeMap<String, Sum>, folder: &str, sum: Sum, depth: usize) {
+fn parent(below: &str) -> &str {
+    below.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+/// Adds a file of so many bytes, if any, to a folder and those above it, as far as they are shown.
+fn add(sums: &mut BTreeMap<String, Sum>, folder: &str, file_bytes: Option<u64>, depth: usize) {
     let names: Vec<&str> = folder.split('/').filter(|name| !name.is_empty()).collect();
     for level in 0..=names.len().min(depth) {
         let shown = names.get(..level).unwrap_or_default().join("/");
         let total = sums.entry(shown).or_default();
-        total.bytes = total.bytes.saturating_add(sum.bytes);
-        total.files += sum.files;
+        if let Some(bytes) = file_bytes {
+            total.bytes = total.bytes.saturating_add(bytes);
+            total.files += 1;
+        }
     }
 }
 
@@ -123,9 +111,8 @@ mod tests {
     #[test]
     fn sums_reach_every_folder_that_is_shown() {
         let mut sums = BTreeMap::new();
-        let sum = Sum { bytes: 5, files: 1 };
         for folder in ["", "a", "a/b", "a/b/c", "d"] {
-            add(&mut sums, folder, sum, 2);
+            add(&mut sums, folder, Some(5), 2);
         }
         let shown: Vec<_> = sums
             .iter()

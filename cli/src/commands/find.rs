@@ -7,13 +7,15 @@ use globset::{GlobBuilder, GlobMatcher};
 
 use crate::{
     args::{FindArgs, Kind},
-    commands::ls::{Row, system_time},
+    commands::{
+        ls::{Row, system_time},
+        survey::Survey,
+    },
     connect::{Connected, connect},
     exit::{Class, Failure},
     human::printable,
     output::Output,
     remote_path::{absolute, here},
-    sync::here::joined,
 };
 
 /// Runs the command.
@@ -43,39 +45,18 @@ async fn search(
     if roots.is_empty() {
         roots.push(here(connected.user()));
     }
-    let mut problems = 0;
+    let mut survey = Survey::new(args.all, output);
     for root in &roots {
-        let mut hidden: Vec<String> = Vec::new();
-        let mut walk = connected.session.walk(root).await?;
-        while let Some(page) = walk.next().await? {
-            if hidden.iter().any(|above| is_within(&page.folder, above)) {
-                continue;
+        let walk = connected.session.walk(root).await?;
+        let print_wanted = |below: &str, entry: &Entry| {
+            if wanted.matches(entry) {
+                print(&format!("{root}/{below}"), entry, output)?;
             }
-            for damaged in page.damaged {
-                let name = damaged.name.unwrap_or_else(|| "an entry".to_owned());
-                output.problem(&joined(&page.folder, &name), &damaged.reason.into());
-                problems += 1;
-            }
-            for found in &page.entries {
-                let entry = &found.entry;
-                let below = joined(&page.folder, &entry.name);
-                if !args.all && entry.is_hidden == Some(true) {
-                    hidden.push(below);
-                    continue;
-                }
-                if wanted.matches(entry) {
-                    print(&format!("{root}/{below}"), entry, output)?;
-                }
-            }
-        }
+            Ok(())
+        };
+        survey.each(root, walk, print_wanted).await?;
     }
-    if problems > 0 {
-        return Err(Failure::new(
-            Class::Partial,
-            "not everything could be read; see above",
-        ));
-    }
-    Ok(())
+    survey.finish()
 }
 
 fn print(path: &str, entry: &Entry, output: Output) -> Result<(), Failure> {
@@ -84,13 +65,6 @@ fn print(path: &str, entry: &Entry, output: Output) -> Result<(), Failure> {
     }
     let slash = if entry.is_directory { "/" } else { "" };
     output.line(&format!("{}{slash}", printable(path)))
-}
-
-/// Returns true when a folder is another one or below it.
-pub(crate) fn is_within(folder: &str, above: &str) -> bool {
-    folder
-        .strip_prefix(above)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// What is looked for.
@@ -147,18 +121,5 @@ impl Wanted {
             && self
                 .until
                 .is_none_or(|until| modified.is_some_and(|at| at < until))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn folders_are_within_themselves_and_those_above() {
-        assert!(is_within("a/b", "a"));
-        assert!(is_within("a", "a"));
-        assert!(!is_within("ab", "a"));
-        assert!(!is_within("", "a"));
     }
 }

@@ -30,6 +30,7 @@ pub mod signup;
 pub mod space;
 pub mod space_requests;
 pub mod stat;
+pub(crate) mod survey;
 pub mod sync;
 pub mod tally;
 pub mod tree;

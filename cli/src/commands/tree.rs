@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use cryptree::client::Entry;
+
 use crate::{
     args::TreeArgs,
-    commands::{find::is_within, ls::Row, tally::plural},
+    commands::{ls::Row, survey::Survey, tally::plural},
     connect::{Connected, connect},
     exit::{Class, Failure},
     human::{self, printable},
     output::Output,
     remote_path::{absolute, here},
-    sync::here::{MAX_ITEMS, joined},
+    sync::here::MAX_ITEMS,
 };
 
 /// Runs the command.
@@ -39,48 +41,32 @@ async fn draw(args: &TreeArgs, connected: &Connected, output: Output) -> Result<
         .map_or_else(|| here(user), |path| absolute(&path.of(user)));
     // Names in order, folders before what is in them.
     let mut tree: BTreeMap<Vec<String>, Leaf> = BTreeMap::new();
-    let mut hidden: Vec<String> = Vec::new();
-    let mut problems = 0;
-    let mut walk = connected.session.walk(&root).await?;
-    while let Some(page) = walk.next().await? {
-        if hidden.iter().any(|above| is_within(&page.folder, above)) {
-            continue;
+    let walk = connected.session.walk(&root).await?;
+    let mut survey = Survey::new(args.all, output);
+    let add = |below: &str, entry: &Entry| {
+        let names: Vec<String> = below.split('/').map(str::to_owned).collect();
+        if args.depth.is_some_and(|depth| names.len() > depth) {
+            return Ok(());
         }
-        for damaged in page.damaged {
-            let name = damaged.name.unwrap_or_else(|| "an entry".to_owned());
-            output.problem(&joined(&page.folder, &name), &damaged.reason.into());
-            problems += 1;
+        if output.json {
+            return output.json(&Row::new(&format!("{root}/{below}"), entry));
         }
-        for found in &page.entries {
-            let entry = &found.entry;
-            let below = joined(&page.folder, &entry.name);
-            if !args.all && entry.is_hidden == Some(true) {
-                hidden.push(below);
-                continue;
-            }
-            let names: Vec<String> = below.split('/').map(str::to_owned).collect();
-            if args.depth.is_some_and(|depth| names.len() > depth) {
-                continue;
-            }
-            if output.json {
-                output.json(&Row::new(&format!("{root}/{below}"), entry))?;
-                continue;
-            }
-            let slash = if entry.is_directory { "/" } else { "" };
-            let mut text = format!("{}{slash}", printable(&entry.name));
-            if let (true, false, Some(bytes)) = (args.long, entry.is_directory, entry.size_bytes) {
-                text.push_str(&format!("  ({})", human::size(bytes)));
-            }
-            let is_folder = entry.is_directory;
-            tree.insert(names, Leaf { text, is_folder });
-            if tree.len() > MAX_ITEMS {
-                return Err(Failure::new(
-                    Class::TooLarge,
-                    format!("more than {MAX_ITEMS} files and folders"),
-                ));
-            }
+        let slash = if entry.is_directory { "/" } else { "" };
+        let mut text = format!("{}{slash}", printable(&entry.name));
+        if let (true, false, Some(bytes)) = (args.long, entry.is_directory, entry.size_bytes) {
+            text.push_str(&format!("  ({})", human::size(bytes)));
         }
-    }
+        let is_folder = entry.is_directory;
+        tree.insert(names, Leaf { text, is_folder });
+        if tree.len() > MAX_ITEMS {
+            return Err(Failure::new(
+                Class::TooLarge,
+                format!("more than {MAX_ITEMS} files and folders"),
+            ));
+        }
+        Ok(())
+    };
+    survey.each(&root, walk, add).await?;
     if !output.json {
         output.line(&printable(&root))?;
         for line in lines(&tree) {
@@ -94,13 +80,7 @@ async fn draw(args: &TreeArgs, connected: &Connected, output: Output) -> Result<
             plural(files, "file")
         ));
     }
-    if problems > 0 {
-        return Err(Failure::new(
-            Class::Partial,
-            "not everything could be read; see above",
-        ));
-    }
-    Ok(())
+    survey.finish()
 }
 
 fn lines(tree: &BTreeMap<Vec<String>, Leaf>) -> Vec<String> {
