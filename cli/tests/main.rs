@@ -16,6 +16,7 @@ mod gateway;
 mod gc;
 mod hardening;
 mod help;
+mod nodes;
 mod operator;
 mod secrecy;
 mod shell;

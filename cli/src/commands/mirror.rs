@@ -94,11 +94,8 @@ async fn with(operator: &Operator, command: &MirrorCommand, output: Output) -> R
             }
             match run.failed {
                 0 => Ok(()),
-                failed => Err(Failure::new(
-                    Class::Other,
-                    format!("{failed} copies are not in step"),
-                )
-                .help("`kastro mirror status` says why")),
+                failed => Err(Failure::new(Class::Other, not_in_step(failed))
+                    .help("`kastro mirror status` says why")),
             }
         }
         MirrorCommand::Node(args) => {
@@ -143,10 +140,14 @@ async fn list(operator: &Operator, output: Output) -> Result<(), Failure> {
     }
     match late {
         0 => Ok(()),
-        late => Err(Failure::new(
-            Class::Other,
-            format!("{late} copies are not in step"),
-        )),
+        late => Err(Failure::new(Class::Other, not_in_step(late))),
+    }
+}
+
+fn not_in_step(copies: u64) -> String {
+    match copies {
+        1 => "one copy is not in step".to_owned(),
+        copies => format!("{copies} copies are not in step"),
     }
 }
 

@@ -26,6 +26,8 @@ use crate::{
 const FETCHES_AT_ONCE: usize = 8;
 /// Blocks that are looked at, fetched and stored together: at most 32 MiB in memory.
 const STEP_BLOCKS: usize = 32;
+/// What was fetched is stored when it is this much, so that whoever is stopped has that much to fetch again.
+const PUT_BYTES: usize = 8 << 20;
 /// Blocks of one tree that are looked at in one pass: the memory of which were, some 100 bytes each, is bounded.
 const MAX_BLOCKS: usize = 10_000_000;
 
@@ -185,10 +187,22 @@ impl<'a> Copying<'a> {
             })
             .buffer_unordered(FETCHES_AT_ONCE);
         let mut had = Vec::new();
+        let (mut new, mut new_bytes) = (Vec::new(), 0);
         let mut failure = None;
         while let Some(found) = looks.next().await {
             match found {
-                Ok(found) => had.extend(found),
+                Ok(None) => {}
+                Ok(Some((old, block, is_new))) => {
+                    if is_new {
+                        new_bytes += block.bytes().len();
+                        new.push(block.clone());
+                    }
+                    if new_bytes >= PUT_BYTES {
+                        self.put(std::mem::take(&mut new)).await?;
+                        new_bytes = 0;
+                    }
+                    had.push((old, block));
+                }
                 Err(error) => {
                     failure = Some(error);
                     break;
@@ -197,13 +211,11 @@ impl<'a> Copying<'a> {
         }
         drop(looks);
         // What came is kept, also when the rest did not.
-        let new = had.iter().filter(|(_, _, is_new)| *is_new);
-        self.put(new.map(|(_, block, _)| block.clone()).collect())
-            .await?;
+        self.put(new).await?;
         if let Some(error) = failure {
             return Err(error);
         }
-        for (old, block, _) in had {
+        for (old, block) in had {
             if block.cid().codec() != Codec::DagCbor {
                 continue;
             }

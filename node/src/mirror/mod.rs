@@ -105,9 +105,22 @@ impl From<OwnedError> for MirrorError {
 }
 
 impl MirrorError {
-    /// Returns the failures that a walk may have wrapped, for those that are decided on.
+    /// Returns the failures that a walk may have wrapped, for those that are decided on, and for those that say more
+    /// than the walk.
     fn again(&self) -> Option<Self> {
         Some(match self {
+            Self::Peer(PeerError::Unreachable { peer, reason }) => {
+                Self::Peer(PeerError::Unreachable {
+                    peer: *peer,
+                    reason: reason.clone(),
+                })
+            }
+            Self::Peer(PeerError::TimedOut(peer)) => Self::Peer(PeerError::TimedOut(*peer)),
+            Self::Peer(PeerError::Busy(peer)) => Self::Peer(PeerError::Busy(*peer)),
+            Self::Peer(PeerError::Refused { status, message }) => Self::Peer(PeerError::Refused {
+                status: *status,
+                message: message.clone(),
+            }),
             Self::Missing(cid) => Self::Missing(cid.clone()),
             Self::WrongBlock(error) => Self::WrongBlock(error.clone()),
             Self::Forged(writer) => Self::Forged(writer.clone()),

@@ -56,6 +56,8 @@ pub(crate) struct Names {
     /// One round at a time.
     running: tokio::sync::Mutex<()>,
     status: Mutex<Status>,
+    /// When a request last made this node look at the table, seconds since 1970.
+    tried_seconds: Mutex<i64>,
     /// Set when another node was found to have newer names: nothing is given out any more.
     pub(crate) overtaken: Mutex<Option<String>>,
     /// True once it was asked whether another node has taken over.
@@ -84,6 +86,7 @@ impl Names {
             owner,
             running: tokio::sync::Mutex::default(),
             status: Mutex::new(status),
+            tried_seconds: Mutex::new(i64::MIN),
             overtaken: Mutex::default(),
             is_fenced: std::sync::atomic::AtomicBool::new(false),
         }
@@ -213,6 +216,28 @@ pub(crate) async fn refresh(state: &Arc<State>) -> Result<(), Refusal> {
         Ok(_) => Ok(()),
         Err(MirrorError::Here(refusal)) => Err(refusal),
         Err(_) => Err(Refusal::AuthorityUnreachable),
+    }
+}
+
+/// Takes over what changed in the table, unless that was done less than so many seconds ago; tried no more often.
+///
+/// # Errors
+/// As [`refresh`].
+pub(crate) async fn refresh_if_older(state: &Arc<State>, seconds: i64) -> Result<(), Refusal> {
+    let now = state.clock.now_seconds();
+    let is_due = {
+        let mut tried = state.names.tried_seconds.lock();
+        let done = state.names.status.lock().in_step_seconds;
+        let last = done.unwrap_or(i64::MIN).max(*tried);
+        let is_due = now.saturating_sub(last) >= seconds;
+        if is_due {
+            *tried = now;
+        }
+        is_due
+    };
+    match is_due {
+        true => refresh(state).await,
+        false => Ok(()),
     }
 }
 

@@ -19,11 +19,12 @@ use pki::{
 
 use super::{
     MAX_BODY_BYTES, MAX_REQUEST_LINE_BYTES, PeerError, PeerId, Peers, collect, full, refusal_text,
-    successor,
+    route::OWNER_HAS_MOVED, successor,
 };
 use crate::{
     error::Refusal,
     http::{Call, Origin, Reply, RequestBody},
+    names,
 };
 
 /// What a request line holds besides the target.
@@ -47,6 +48,11 @@ pub(crate) async fn home_elsewhere(call: &Call<'_>) -> Option<PeerId> {
     if is_here && call.query.flag("local") {
         return None;
     }
+    home_of(call).await
+}
+
+/// Returns the home of the user that a call is about, when that is another node.
+pub(super) async fn home_of(call: &Call<'_>) -> Option<PeerId> {
     // Whatever is wrong with the parameters, the call itself says so in the right words.
     let directory = &call.state.directory;
     let user = match call.query.optional("username") {
@@ -97,7 +103,7 @@ pub(crate) async fn forward(
     }
 }
 
-/// Makes one call and checks what came.
+/// Makes one call and checks what came. Whose home the node is no longer, is looked up again, and asked there.
 async fn one(
     peers: &dyn Peers,
     call: &Call<'_>,
@@ -105,11 +111,41 @@ async fn one(
     target: String,
     body: Bytes,
 ) -> Result<Response<Full<Bytes>>, Refusal> {
+    match at(peers, call, home, &target, &body).await? {
+        Answered::Response(response) => Ok(response),
+        Answered::Moved(refused) => {
+            // A node that always says so must not make this one ask for the table all the time.
+            let _ = names::refresh_if_older(call.state, 1).await;
+            match home_of(call).await.filter(|now| *now != home) {
+                Some(now) => match at(peers, call, now, &target, &body).await? {
+                    Answered::Response(response) | Answered::Moved(response) => Ok(response),
+                },
+                None => Ok(refused),
+            }
+        }
+    }
+}
+
+/// What a node answered.
+enum Answered {
+    Response(Response<Full<Bytes>>),
+    /// The refusal of a node that says it is not the home.
+    Moved(Response<Full<Bytes>>),
+}
+
+/// Asks one node.
+async fn at(
+    peers: &dyn Peers,
+    call: &Call<'_>,
+    home: PeerId,
+    target: &str,
+    body: &Bytes,
+) -> Result<Answered, Refusal> {
     if target.len() + LINE_FRAME_BYTES > MAX_REQUEST_LINE_BYTES {
         return Err(Refusal::rule("Request too long for the user's home server"));
     }
     let send = async |home: PeerId| {
-        let request = Request::post(target.as_str())
+        let request = Request::post(target)
             .body(full(body.clone()))
             .map_err(|_| PeerError::Unsendable("the target is none"))?;
         peers.call(&home, request).await
@@ -131,17 +167,27 @@ async fn one(
         .await
         .map_err(|error| unreachable(&error))?;
     if parts.status != StatusCode::OK {
-        return Ok(refusal(parts.status, &refusal_text(&parts.headers)));
+        let text = refusal_text(&parts.headers);
+        let response = refusal(parts.status, &text);
+        return Ok(match text == OWNER_HAS_MOVED {
+            true => Answered::Moved(response),
+            false => Answered::Response(response),
+        });
     }
+    // As long as the client takes to take it, it counts as memory in use.
+    let bytes = call.state.admission.hold_answer(bytes)?;
     if call.what == CallName::BlockGet && !bytes.is_empty() {
         let cid = call.query.cid_argument()?;
         if !cid.matches(&bytes) {
             tracing::warn!(peer = %home, "a peer sent another block than it was asked for");
             return Err(Refusal::HomeUnreachable);
         }
-        return Ok(Reply::bytes(bytes).immutable(cid).into_response());
+        return Ok(Answered::Response(
+            Reply::bytes(bytes).immutable(cid).into_response(),
+        ));
     }
-    Ok(success(parts.headers.get(header::CONTENT_TYPE), bytes))
+    let kind = parts.headers.get(header::CONTENT_TYPE);
+    Ok(Answered::Response(success(kind, bytes)))
 }
 
 /// Passes on a look-up, in as many requests as its tokens need.

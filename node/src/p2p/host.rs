@@ -139,7 +139,8 @@ impl Host {
             host.swarm.add_external_address(address.clone());
         }
         host.note_started();
-        host.bootstrap(&config.bootstrap);
+        let leading: Vec<_> = config.bootstrap.iter().chain(&config.known).collect();
+        host.bootstrap(&leading);
         Ok((host, arrived))
     }
 
@@ -182,14 +183,16 @@ impl Host {
         }
     }
 
-    fn bootstrap(&mut self, addresses: &[Multiaddr]) {
-        for address in addresses {
+    /// Goes to the nodes that the settings name: they tell where others are, and tell others where this node is. So
+    /// nodes that know only one node in common find each other.
+    fn bootstrap(&mut self, addresses: &[&Multiaddr]) {
+        for &address in addresses {
             match peer_of(address) {
                 Some(peer) => {
                     let kademlia = &mut self.swarm.behaviour_mut().kademlia;
                     kademlia.add_address(&peer, address.clone());
                 }
-                None => tracing::warn!(%address, "bootstrap address without /p2p/ and an id"),
+                None => tracing::warn!(%address, "address of a node without /p2p/ and an id"),
             }
         }
         if !addresses.is_empty() {
@@ -493,7 +496,14 @@ fn reason(error: &DialError) -> String {
 fn describe(error: &TransportError<std::io::Error>) -> String {
     match error {
         TransportError::MultiaddrNotSupported(address) => format!("{address} is not dialed"),
-        TransportError::Other(error) => crate::error::chain(error),
+        // Libraries wrap it several times, each in words and lines of its own; the innermost says why.
+        TransportError::Other(error) => {
+            let mut inner: &(dyn std::error::Error + 'static) = error;
+            while let Some(source) = inner.source() {
+                inner = source;
+            }
+            inner.to_string().replace(char::is_control, " ")
+        }
     }
 }
 

@@ -32,6 +32,7 @@ use pki::wire::trailer::decode_trailer;
 pub use addresses::{DialScope, NotAScope};
 pub use body::{Body, collect, empty, full};
 pub use config::P2pConfig;
+use forward::home_of;
 pub(crate) use forward::{forward, home_elsewhere};
 pub(crate) use gateway::{GATEWAY, gateway};
 pub use libp2p::Multiaddr;
@@ -87,11 +88,11 @@ pub enum PeerError {
         /// Why, for the log.
         reason: String,
     },
-    /// The peer was connected, and did not answer in time.
+    /// The peer was connected, and did not answer in time; or the last few times, so that it is left alone for a while.
     #[error("peer {0} did not answer in time")]
     TimedOut(PeerId),
-    /// As many requests to this peer as are allowed are at work, or it failed just now.
-    #[error("too many requests to peer {0}, or it failed just now")]
+    /// As many requests to this peer as are allowed are at work.
+    #[error("too many requests to peer {0}")]
     Busy(PeerId),
     /// The request cannot be sent.
     #[error("the request cannot be sent to a peer: {0}")]

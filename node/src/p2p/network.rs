@@ -312,7 +312,8 @@ impl Peers for Network {
         let (request, path) = prepare(peer, request)?;
         let known = self.peer(peer);
         if known.rests() {
-            return Err(PeerError::Busy(*peer));
+            // As if it were asked and did not answer, only sooner: whoever has a copy of what it has may answer.
+            return Err(PeerError::TimedOut(*peer));
         }
         let deadline = Instant::now() + exchange_time(&path);
         let seat = timeout_at(deadline, Arc::clone(&known.seats).acquire_owned()).await;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{Method, Response, header, request::Parts};
 use http_body_util::Full;
 use pki::wire::{
-    call::{Call as CallName, Target},
+    call::{Call as CallName, Home, Target},
     query::percent_decode,
 };
 
@@ -18,9 +18,15 @@ use crate::{
     api,
     error::Refusal,
     http::{Call, Hosts, MAX_PATH_BYTES, Origin, Query, RequestBody},
+    names,
     state::State,
     usage::stored_quota,
 };
+
+/// What a node says that is not, or no longer, the home of whom it is asked about.
+pub(super) const OWNER_HAS_MOVED: &str = "Owner has moved";
+/// A table of names that is older is looked at again before a peer is told that somebody lives elsewhere.
+const FRESH_SECONDS: i64 = 60;
 
 /// How a call is treated when a peer makes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,10 +146,14 @@ pub(crate) async fn route(
             return Err(Refusal::rule("Write blocks to user's server"));
         }
     }
+    if what.home() == Home::Forwarded && super::home_of(&call).await.is_some() {
+        // Who has just moved here is known to others first, sometimes. Whether that worked shows below.
+        let _ = names::refresh_if_older(state, FRESH_SECONDS).await;
+    }
     match api::answer(&call, body).await {
         Ok(reply) => Ok(reply.into_response()),
         // Not here, and nobody passes it on a second time.
-        Err(Refusal::NotHome) => Err(Refusal::rule("Owner has moved")),
+        Err(Refusal::NotHome) => Err(Refusal::rule(OWNER_HAS_MOVED)),
         Err(refusal) => Err(refusal),
     }
 }

@@ -1,0 +1,179 @@
+//! Moving house between processes that are killed while it goes on.
+//!
+//! More rounds: `KASTRO_MOVE_ROUNDS=40 cargo test -p cli --test main nodes::moves`
+
+use std::{
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use cli::{environment::TokioEnvironment, transport::HttpTransport};
+use cryptree::client::Client;
+use pki::published::PublishedPath;
+use tests::{Kastro, write};
+
+use super::{Dice, Member, Net, fill, until};
+use crate::text;
+
+const ROUNDS: u64 = 3;
+
+#[test]
+fn an_account_moves_through_kills_and_loses_nothing_acknowledged() {
+    let rounds = std::env::var("KASTRO_MOVE_ROUNDS");
+    let rounds = rounds.ok().and_then(|text| text.parse().ok());
+    let rounds: u64 = rounds.unwrap_or(ROUNDS);
+    let (net, first) = Net::new();
+    let (mut home, mut other) = (net.join("one"), net.join("two"));
+    let alice = net.person("alice", &home);
+    alice.ok(&["signup", "--no-session"]);
+    let place = net.path("home of alice");
+    let film = fill(&place.join("film"), 12 << 20, 4);
+    write(&place.join("poster"), b"for everybody");
+    alice.ok(&["put", "film", "poster", "/alice/"]);
+    alice.ok(&["publish", "/alice/poster"]);
+    alice.ok(&["mkdir", "/alice/notes"]);
+    other.sync();
+
+    let mut dice = Dice(5);
+    let mut notes: Vec<String> = Vec::new();
+    for round in 0..rounds {
+        // The first two rounds hit the copying itself, each at another side; later ones any moment.
+        let slow = ["mirror.bytes_per_second=4M"];
+        other.restart_with(if round < 2 { &slow } else { &[] });
+        let empty = other.block_bytes();
+        // Somebody goes on writing, at a node that is neither.
+        let writer = Writer::start(net.person("alice", &first), round);
+        let target = net.person("alice", &other);
+        let mut moving = target
+            .command(&["move"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        if round == 0 {
+            until("blocks arrive", || other.block_bytes() > empty + (4 << 20));
+        } else {
+            thread::sleep(Duration::from_millis(100 + dice.below(1500)));
+        }
+        let kills_home = dice.below(2) == 0 || round == 1;
+        if kills_home && round != 0 {
+            home.kill();
+            home.restart();
+        } else {
+            other.kill();
+            other.restart();
+        }
+        // It would go on trying for a while, where nobody listens any more.
+        let _ = moving.kill();
+        let _ = moving.wait();
+        let target = net.person("alice", &other);
+        until("the account arrives", || {
+            let _ = other.operate(&["mirror", "run"]);
+            let _ = home.operate(&["mirror", "run"]);
+            target.run(&["move"]).code == Some(0)
+        });
+        notes.extend(writer.stop());
+        assert_eq!(is_home(&other), Some(true), "round {round}");
+        assert_ne!(is_home(&home), Some(true), "round {round}");
+        let copies = place.join(format!("notes after {round}"));
+        target.ok(&["get", "/alice/notes", text(&copies)]);
+        for note in &notes {
+            assert_eq!(std::fs::read_to_string(copies.join(note)).unwrap(), *note);
+        }
+        assert_eq!(published(&first), b"for everybody", "round {round}");
+        std::mem::swap(&mut home, &mut other);
+    }
+    let everywhere = [&first, &home];
+    for member in everywhere {
+        let copy = place.join("copy");
+        net.person("alice", member)
+            .ok(&["get", "/alice/film", text(&copy)]);
+        assert!(std::fs::read(&copy).unwrap() == film);
+        std::fs::remove_file(copy).unwrap();
+    }
+    assert!(!notes.is_empty(), "somebody wrote meanwhile");
+}
+
+/// Whoever knows the old home only, because the news has not come yet, is led to the new one.
+#[test]
+fn a_node_that_has_not_heard_of_a_move_still_reaches_the_person() {
+    let (net, first) = Net::new();
+    let (home, friend) = (net.join("home"), net.join("friend"));
+    let carol = net.person("carol", &home);
+    carol.ok(&["signup", "--no-session"]);
+    friend.sync();
+    let away = net.person("carol", &friend);
+    until("the friend's node finds the home", || {
+        away.run(&["ls", "/carol"]).code == Some(0)
+    });
+    net.person("carol", &first).ok(&["move"]);
+    write(&net.path("home of carol/note"), b"after the move");
+    away.ok(&["put", "note", "/carol/"]);
+    let at_home = net.person("carol", &first);
+    assert_eq!(at_home.ok(&["cat", "/carol/note"]), "after the move");
+}
+
+/// Somebody who puts one note after the other.
+struct Writer {
+    is_over: Arc<AtomicBool>,
+    thread: thread::JoinHandle<Vec<String>>,
+}
+
+impl Writer {
+    fn start(person: Kastro, round: u64) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&is_over);
+        let thread = thread::spawn(move || {
+            let mut acknowledged = Vec::new();
+            for number in 0.. {
+                if over.load(Ordering::SeqCst) {
+                    break;
+                }
+                let name = format!("note-{round}-{number}");
+                let put = person.run_with_input(
+                    &["put", "-", &format!("/alice/notes/{name}")],
+                    name.as_bytes(),
+                );
+                if put.code == Some(0) {
+                    acknowledged.push(name);
+                }
+            }
+            acknowledged
+        });
+        Self { is_over, thread }
+    }
+
+    /// Returns what was acknowledged.
+    fn stop(self) -> Vec<String> {
+        self.is_over.store(true, Ordering::SeqCst);
+        self.thread.join().unwrap()
+    }
+}
+
+/// Whether alice lives at a node, as its operator is shown it.
+fn is_home(member: &Member) -> Option<bool> {
+    let lines = member
+        .operator()
+        .ok(&["--json", "--quiet", "users", "list"]);
+    let lines = crate::json_lines(&lines);
+    let alice = lines.iter().find(|line| line["name"] == "alice")?;
+    Some(alice["home"] == "here")
+}
+
+/// Reads what alice has published, without an account.
+fn published(member: &Member) -> Vec<u8> {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let transport = HttpTransport::new(member.url()).unwrap();
+        let client = Client::new(Arc::new(transport), Arc::new(TokioEnvironment));
+        let files = client.published("alice").await.unwrap();
+        let path: PublishedPath = PublishedPath::parse("/alice/poster").unwrap();
+        let item = files.open(&path).await.unwrap().unwrap();
+        let file = item.file().await.unwrap();
+        file.read_at(0, 100).await.unwrap().to_vec()
+    })
+}
