@@ -340,7 +340,8 @@ pub(crate) fn options(modified: Timestamp, decision: Decision) -> UploadOptions 
         modified: Some(modified),
         if_exists: match decision {
             Decision::Replace => IfExists::Replace,
-            Decision::Create | Decision::Skip => IfExists::Fail,
+            // Nothing was there when it was looked for: what is there now is another device's.
+            Decision::Create | Decision::Skip => IfExists::Beside,
         },
         ..UploadOptions::default()
     }

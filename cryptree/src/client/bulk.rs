@@ -22,7 +22,7 @@ use super::{
     session::Account,
     snapshot::{Item, Snapshot},
     transfer::{ChunkSource, FilePlan},
-    upload::UploadOptions,
+    upload::{IfExists, UploadOptions},
 };
 use crate::{
     capability::AbsoluteCapability,
@@ -177,12 +177,19 @@ impl BulkUpload<'_> {
             self.flush().await?;
             let options = UploadOptions {
                 modified,
+                if_exists: IfExists::Beside,
+                device: self.device.clone(),
                 ..UploadOptions::default()
             };
             let path = path.to_string();
-            self.session
+            let uploaded = self
+                .session
                 .upload(&path, content, size, &options, &mut |_, _| {})
                 .await?;
+            if uploaded.is_conflict_copy {
+                let copy = uploaded.path;
+                self.conflict_copies.push(ConflictCopy { path, copy });
+            }
             // The folder has changed behind our back.
             self.folders.remove(&parent);
             self.committed += 1;

@@ -7,7 +7,9 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{
-    AsyncWrite, AsyncWriteExt, FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered,
+    AsyncWrite, AsyncWriteExt, FutureExt, StreamExt,
+    future::{BoxFuture, join},
+    stream::FuturesOrdered,
 };
 
 use super::{
@@ -96,10 +98,14 @@ impl Session {
         let mut done = 0;
         progress(done, total);
         let mut chunks = file.chunks(0);
-        while let Some(chunk) = chunks.next().await? {
-            output.write_all(&chunk).await?;
+        let mut next = chunks.next().await?;
+        while let Some(chunk) = next {
+            // The chunks that follow are fetched while this one is written.
+            let (written, after) = join(output.write_all(&chunk), chunks.next()).await;
+            written?;
             done += chunk.len() as u64;
             progress(done, total);
+            next = after?;
         }
         output.flush().await?;
         Ok(done)

@@ -3,9 +3,11 @@
 //!
 //! Chunks are read in order, sealed on spare processors and stored while the next ones are read. Their
 //! fragments are protected by a transaction from the moment they are stored until the commit that reaches
-//! them; each group of chunks has its own, so that none grows old.
+//! them; each group of chunks has its own, so that none grows old. Nothing here waits alone: reading, storing and
+//! the commit of the group before go on beside each other, so that neither the disk nor the node is idle for the
+//! sake of the other.
 
-use std::sync::Arc;
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll};
 
 use bytes::{Bytes, BytesMut};
 use champ::access::BatId;
@@ -91,12 +93,18 @@ impl FilePlan {
 }
 
 /// The content to be sent, cut into chunks.
+///
+/// Waiting for the next chunk may be given up and taken up again at any time; nothing that was read is lost.
 pub(crate) struct ChunkSource<'a> {
     reader: &'a mut (dyn AsyncRead + Unpin + Send),
     /// Announced size, when known.
     size: Option<u64>,
     /// A chunk that was given back.
     before: Option<Bytes>,
+    /// A chunk being read, and how much of it is there.
+    filling: Option<(BytesMut, usize)>,
+    /// A chunk that was read, as long as it is not known whether it is the last.
+    current: Option<Bytes>,
     /// The chunk after the one handed out last, read to learn that there is one.
     ahead: Option<Bytes>,
     read: u64,
@@ -109,6 +117,8 @@ impl<'a> ChunkSource<'a> {
             reader,
             size,
             before: None,
+            filling: None,
+            current: None,
             ahead: None,
             read: 0,
             is_finished: false,
@@ -131,13 +141,19 @@ impl<'a> ChunkSource<'a> {
         if self.is_finished {
             return Ok(None);
         }
-        let chunk = match self.ahead.take() {
-            Some(chunk) => chunk,
-            None => self.fill().await?,
+        let length = match &self.current {
+            Some(chunk) => chunk.len(),
+            None => {
+                let chunk = match self.ahead.take() {
+                    Some(chunk) => chunk,
+                    None => self.fill().await?,
+                };
+                self.current.insert(chunk).len()
+            }
         };
         let is_last = match self.size {
             Some(size) => {
-                if self.read > size || (chunk.len() < CHUNK && self.read < size) {
+                if self.read > size || (length < CHUNK && self.read < size) {
                     return Err(changed());
                 }
                 if self.read == size && !self.at_end().await? {
@@ -145,7 +161,7 @@ impl<'a> ChunkSource<'a> {
                 }
                 self.read == size
             }
-            None if chunk.len() < CHUNK => true,
+            None if length < CHUNK => true,
             None => {
                 let ahead = self.fill().await?;
                 let is_last = ahead.is_empty();
@@ -154,23 +170,26 @@ impl<'a> ChunkSource<'a> {
             }
         };
         self.is_finished = is_last;
-        Ok(Some((chunk, is_last)))
+        Ok(self.current.take().map(|chunk| (chunk, is_last)))
     }
 
     async fn fill(&mut self) -> Result<Bytes, ClientError> {
         let announced = self.size.map(|size| size.saturating_sub(self.read));
         let wanted = announced.and_then(|n| usize::try_from(n).ok());
-        let mut chunk = BytesMut::zeroed(wanted.unwrap_or(CHUNK).min(CHUNK));
-        let mut filled = 0;
-        while let Some(rest) = chunk.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        let wanted = wanted.unwrap_or(CHUNK).min(CHUNK);
+        let (chunk, filled) = self
+            .filling
+            .get_or_insert_with(|| (BytesMut::zeroed(wanted), 0));
+        while let Some(rest) = chunk.get_mut(*filled..).filter(|rest| !rest.is_empty()) {
             match self.reader.read(rest).await? {
                 0 => break,
-                n => filled += n,
+                n => *filled += n,
             }
         }
-        chunk.truncate(filled);
-        self.read += filled as u64;
-        Ok(chunk.freeze())
+        chunk.truncate(*filled);
+        self.read += *filled as u64;
+        let whole = self.filling.take().map(|(chunk, _)| chunk.freeze());
+        Ok(whole.unwrap_or_default())
     }
 
     async fn at_end(&mut self) -> Result<bool, ClientError> {
@@ -207,7 +226,16 @@ pub(crate) struct ChunkUpload<'a> {
     next: (u64, ChunkPlace),
     transaction: Option<TransactionId>,
     in_flight: FuturesOrdered<BoxFuture<'static, Result<StoredChunk, ClientError>>>,
+    /// The commit of the group before.
+    commit: Option<BoxFuture<'a, Result<(), ClientError>>>,
     hashes: HashTreeBuilder,
+}
+
+/// What happened first.
+enum Step {
+    Read(Result<Option<(Bytes, bool)>, ClientError>),
+    Stored(Result<StoredChunk, ClientError>),
+    Committed(Result<(), ClientError>),
 }
 
 impl<'a> ChunkUpload<'a> {
@@ -226,39 +254,109 @@ impl<'a> ChunkUpload<'a> {
             next: (0, place),
             transaction: None,
             in_flight: FuturesOrdered::new(),
+            commit: None,
             hashes: HashTreeBuilder::new(),
         }
     }
 
     /// Returns the next chunk in order, once it is stored; `None` after the last.
+    ///
+    /// # Errors
+    /// Of reading, of storing, and of a commit that goes on beside them.
     pub(crate) async fn next(&mut self) -> Result<Option<StoredChunk>, ClientError> {
-        while self.in_flight.len() < CHUNKS_IN_FLIGHT {
-            let Some((content, is_last)) = self.source.next().await? else {
-                break;
-            };
-            let (index, place) = self.next.clone();
-            self.next = (index + 1, place.next(&self.plan.secret));
-            let is_missing = index >= self.first_missing;
-            if is_missing && (index % GROUP_CHUNKS == 0 || self.transaction.is_none()) {
-                let api = self.account.api();
-                self.transaction = Some(api.start_transaction(self.account.owner()).await?);
+        loop {
+            if self.source.is_finished && self.in_flight.is_empty() {
+                return Ok(None);
             }
-            let job = Job {
-                account: Arc::clone(&self.account),
-                plan: Arc::clone(&self.plan),
-                index,
-                place,
-                content,
-                transaction: self.transaction.clone().filter(|_| is_missing),
-                ends_group: is_last || (index + 1).is_multiple_of(GROUP_CHUNKS),
-            };
-            self.in_flight.push_back(job.run().boxed());
+            // Nothing runs ahead of a commit that is under way: it would be lost with it.
+            let has_room = self.in_flight.len() < CHUNKS_IN_FLIGHT
+                && !self.source.is_finished
+                && self.commit.is_none();
+            match self.step(has_room).await {
+                Step::Read(chunk) => {
+                    if let Some((content, is_last)) = chunk? {
+                        self.send(content, is_last).await?;
+                    }
+                }
+                Step::Stored(stored) => {
+                    let stored = stored?;
+                    self.hashes.push_hash(&stored.hash);
+                    return Ok(Some(stored));
+                }
+                Step::Committed(done) => {
+                    self.commit = None;
+                    done?;
+                }
+            }
         }
-        let Some(stored) = self.in_flight.next().await.transpose()? else {
-            return Ok(None);
+    }
+
+    /// Lets everything go on until one thing is done.
+    async fn step(&mut self, has_room: bool) -> Step {
+        let mut read = pin!(self.source.next());
+        let (in_flight, commit) = (&mut self.in_flight, &mut self.commit);
+        poll_fn(|context| {
+            if let Some(commit) = commit
+                && let Poll::Ready(done) = commit.poll_unpin(context)
+            {
+                return Poll::Ready(Step::Committed(done));
+            }
+            // Before what is ready is taken: the disk is to be busy meanwhile.
+            if has_room && let Poll::Ready(chunk) = read.as_mut().poll(context) {
+                return Poll::Ready(Step::Read(chunk));
+            }
+            match in_flight.poll_next_unpin(context) {
+                Poll::Ready(Some(stored)) => Poll::Ready(Step::Stored(stored)),
+                Poll::Ready(None) | Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Starts sealing and storing a chunk.
+    async fn send(&mut self, content: Bytes, is_last: bool) -> Result<(), ClientError> {
+        let (index, place) = self.next.clone();
+        self.next = (index + 1, place.next(&self.plan.secret));
+        let is_missing = index >= self.first_missing;
+        if is_missing && (index % GROUP_CHUNKS == 0 || self.transaction.is_none()) {
+            let api = self.account.api();
+            self.transaction = Some(api.start_transaction(self.account.owner()).await?);
+        }
+        let job = Job {
+            account: Arc::clone(&self.account),
+            plan: Arc::clone(&self.plan),
+            index,
+            place,
+            content,
+            transaction: self.transaction.clone().filter(|_| is_missing),
+            ends_group: is_last || (index + 1).is_multiple_of(GROUP_CHUNKS),
         };
-        self.hashes.push_hash(&stored.hash);
-        Ok(Some(stored))
+        self.in_flight.push_back(job.run().boxed());
+        Ok(())
+    }
+
+    /// Lets a commit go on beside the chunks that follow, once the one before it is done.
+    ///
+    /// # Errors
+    /// Of the commit before.
+    pub(crate) async fn commit_beside(
+        &mut self,
+        commit: BoxFuture<'a, Result<(), ClientError>>,
+    ) -> Result<(), ClientError> {
+        self.committed().await?;
+        self.commit = Some(commit);
+        Ok(())
+    }
+
+    /// Waits for the commit that goes on.
+    ///
+    /// # Errors
+    /// Its own.
+    pub(crate) async fn committed(&mut self) -> Result<(), ClientError> {
+        match self.commit.take() {
+            Some(commit) => commit.await,
+            None => Ok(()),
+        }
     }
 
     /// Returns the hashes of all chunks that were handed out.

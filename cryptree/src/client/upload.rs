@@ -38,6 +38,8 @@ pub enum IfExists {
     /// Fail with [`ClientError::Exists`].
     #[default]
     Fail,
+    /// Leave it alone, and put the content beside it, as a conflict copy.
+    Beside,
     /// Replace what is there when the upload begins.
     Replace,
     /// Replace this state of the file; one in any other state keeps its name.
@@ -204,6 +206,7 @@ impl Upload<'_> {
     fn base(&self, target: &Target) -> Base {
         Base(match self.options.if_exists {
             IfExists::ReplaceVersion(version) | IfExists::ReplaceExactly(version) => Some(version),
+            IfExists::Beside => None,
             IfExists::Fail | IfExists::Replace => target.existing.as_ref().map(Item::version),
         })
     }
@@ -218,7 +221,8 @@ impl Upload<'_> {
         self.since(base, target)
     }
 
-    fn since(&self, base: Base, target: Target) -> Result<Target, ClientError> {
+    /// Decides where the content goes, given what the upload replaces and what is there now.
+    pub(super) fn since(&self, base: Base, target: Target) -> Result<Target, ClientError> {
         let found = target.existing.as_ref().map(Item::version);
         if matches!(self.options.if_exists, IfExists::ReplaceExactly(_)) && found != base.0 {
             return Err(ClientError::ChangedElsewhere {

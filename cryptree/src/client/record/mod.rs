@@ -19,6 +19,16 @@ const MAX_RECORD_BYTES: u64 = 4 << 20;
 /// Places probed at once when looking for the first missing chunk.
 const PROBES: u64 = 8;
 
+/// Returns where the file of a record goes: its own name tells it better than the record's path, which is another one
+/// when two devices upload to one path.
+fn target_path(record: &UploadRecord) -> String {
+    let path = record.path.trim_start_matches('/');
+    match (&record.resume, path.rsplit_once('/')) {
+        (Some(resume), Some((folder, _))) => format!("/{folder}/{}", resume.properties.name),
+        _ => format!("/{path}"),
+    }
+}
+
 /// An upload that was begun and not finished.
 #[derive(Debug, Clone)]
 pub struct UnfinishedUpload {
@@ -50,7 +60,7 @@ impl Session {
             // Files that are no upload records belong to other clients.
             if let Ok(Some(record)) = self.account.read_record(&file_name).await {
                 uploads.push(UnfinishedUpload {
-                    path: format!("/{}", record.path.trim_start_matches('/')),
+                    path: target_path(&record),
                     started_epoch_millis: record.started_epoch_millis,
                     size_bytes: record.size_bytes,
                     file_name,
