@@ -322,6 +322,8 @@ impl Node {
             .get_or_init(|| p2p::start(state, &self.hosts, key));
         // Set already when this is the second call.
         let _ = state.peers.set(Arc::clone(network) as Arc<dyn p2p::Peers>);
+        // Nobody could be asked for good copies before.
+        state.scrub.look_again();
     }
 
     /// Returns the addresses at which other nodes reach this one, each with its id; waits until it listens. None for

@@ -33,8 +33,10 @@ pub async fn run(args: &ScrubArgs, output: Output) -> Result<(), Failure> {
         output.hint("The node is not running: it scrubs while it serves.");
     }
     let state = shown.state.unwrap_or_default();
-    let last = state.last.map_or(0, |last| last.damaged);
-    match state.damaged.max(last) {
+    let last = state
+        .last
+        .map_or(0, |last| last.damaged.saturating_sub(last.healed));
+    match last.max(state.damaged.saturating_sub(state.healed)) {
         0 => Ok(()),
         damaged => Err(
             Failure::new(Class::Damaged, format!("{damaged} blocks are damaged"))
@@ -57,21 +59,30 @@ fn show(shown: &ScrubShown, output: Output) -> Result<(), Failure> {
     };
     if state.due_seconds.is_none() {
         output.line(&format!(
-            "a pass is under way: {} blocks ({}) read, {} damaged",
+            "a pass is under way: {} blocks ({}) read, {} damaged{}",
             state.blocks,
             human::size(state.bytes),
-            state.damaged
+            state.damaged,
+            healed(state.healed)
         ))?;
     }
     if let Some(last) = &state.last {
         let ago = human::seconds_ago(last.finished_seconds);
         output.line(&format!(
-            "last pass ended {} ago: {} blocks ({}), {} damaged",
+            "last pass ended {} ago: {} blocks ({}), {} damaged{}",
             human::span(ago),
             last.blocks,
             human::size(last.bytes),
-            last.damaged
+            last.damaged,
+            healed(last.healed)
         ))?;
     }
     Ok(())
+}
+
+fn healed(blocks: u64) -> String {
+    match blocks {
+        0 => String::new(),
+        blocks => format!(", {blocks} of them replaced by copies of other nodes"),
+    }
 }

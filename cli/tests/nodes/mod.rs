@@ -1,8 +1,11 @@
 //! Several nodes, each a process of its own, that know of each other an id and an address and nothing else.
 
 mod foreign;
+mod mirrors;
 mod moves;
 mod names;
+#[cfg(target_os = "linux")]
+mod namespaces;
 
 use std::{
     path::{Path, PathBuf},
@@ -164,6 +167,14 @@ impl Member {
     #[track_caller]
     fn sync(&self) -> Value {
         self.json(&["names", "status", "--sync"])
+    }
+
+    /// Makes room for a copy of somebody, who permits it.
+    #[track_caller]
+    fn keep(&self, person: &Kastro, user: &str, from: &Self) {
+        self.operator()
+            .ok(&["mirror", "add", user, "--from", from.id()]);
+        person.ok(&["mirror", "allow", self.url()]);
     }
 
     /// Bytes of all files with blocks.

@@ -16,7 +16,7 @@ use crate::{
     blocks::{AuthorisedBlocks, StoredBlocks, source_refusal},
     directory::User,
     error::Refusal,
-    http::{Call, Reply},
+    http::{Call, Origin, Reply},
     link_counts,
     pointers::stored_update,
     state::State,
@@ -114,6 +114,11 @@ pub(super) async fn counts(call: &Call<'_>) -> Result<Reply, Refusal> {
     let is_same = newest.bat.secret().ct_eq(asked.bat.bat.secret());
     if !bool::from(is_same) || newest.id != asked.bat.id {
         return Err(Refusal::MirrorToken);
+    }
+    if let Origin::Peer(peer) = call.origin
+        && state.mirrors.holders.of_user(&user.name, peer)
+    {
+        state.scrub.look_again();
     }
     let counts = link_counts::changed_after(state, &user.name, asked.after_epoch_seconds).await?;
     Ok(Reply::record(&counts))

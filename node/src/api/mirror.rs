@@ -41,6 +41,11 @@ pub(super) async fn snapshots(call: &Call<'_>, body: &mut RequestBody) -> Result
     if !bool::from(instance.secret().ct_eq(request.instance_bat.bat.secret())) {
         return Err(Refusal::MirrorToken);
     }
+    if let Origin::Peer(peer) = call.origin
+        && call.state.mirrors.holders.of_all(peer)
+    {
+        call.state.scrub.look_again();
+    }
     let after = request.after_epoch_seconds;
     let page = copies::snapshot_page(call.state, &request.cursor, after).await?;
     Ok(Reply::record(&page))

@@ -9,15 +9,18 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use super::{
     Finding,
     blocks::{self, Depth, Position},
 };
 use crate::{
+    mirror,
     random::random,
     state::State,
     store::{Batch, Store, StoreError, tables},
+    workers::WorkerError,
 };
 
 /// Row of the node's own table that remembers the scrub.
@@ -60,6 +63,9 @@ pub struct ScrubResult {
     pub bytes: u64,
     /// Blocks that were damaged.
     pub damaged: u64,
+    /// Those of them that other nodes had good copies of.
+    #[serde(default)]
+    pub healed: u64,
 }
 
 /// What is known of the scrub; kept over restarts.
@@ -77,7 +83,10 @@ pub struct ScrubState {
     pub bytes: u64,
     /// Blocks found damaged in it.
     pub damaged: u64,
-    /// Which, at most a thousand.
+    /// Those of them that other nodes had good copies of.
+    #[serde(default)]
+    pub healed: u64,
+    /// The others, at most a thousand.
     pub findings: Vec<Finding>,
     /// The last pass that came to its end.
     pub last: Option<ScrubResult>,
@@ -87,6 +96,8 @@ pub struct ScrubState {
 #[derive(Debug, Default)]
 pub struct Scrub {
     state: Mutex<Option<ScrubState>>,
+    /// Ends a wait: there is something new to do.
+    wake: Notify,
 }
 
 /// What to do after a step.
@@ -158,7 +169,7 @@ impl Scrub {
                 kind = finding.kind.words(),
                 user = finding.user.as_deref().unwrap_or_default(),
                 cid = finding.cid.as_deref().unwrap_or_default(),
-                "scrub: `kastro repair` moves it aside and looks for a good copy"
+                "scrub: nodes with copies are asked; `kastro repair` looks elsewhere"
             );
             state.damaged += 1;
             if state.findings.len() < MAX_REMEMBERED {
@@ -172,6 +183,7 @@ impl Scrub {
                 blocks: state.blocks,
                 bytes: state.bytes,
                 damaged: state.damaged,
+                healed: state.healed,
             });
             let next = spread(options.period, dice);
             state.due_seconds = Some(state.started_seconds.saturating_add(next).max(now_seconds));
@@ -222,6 +234,30 @@ impl Scrub {
         }
         save(store, &state).await?;
         *self.state.lock() = Some(state);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Looks again at once at what is damaged: somebody who may have good copies has been heard of.
+    pub(crate) fn look_again(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Notes findings that are settled.
+    async fn settle(&self, store: &dyn Store, settled: &[Finding]) -> Result<(), StoreError> {
+        if settled.is_empty() {
+            return Ok(());
+        }
+        let mut state = self.remembered(store).await?.unwrap_or_default();
+        state.findings.retain(|finding| !settled.contains(finding));
+        let count = settled.len() as u64;
+        // A pass that is over has its own count.
+        match &mut state.last {
+            Some(last) if state.due_seconds.is_some() => last.healed += count,
+            _ => state.healed += count,
+        }
+        save(store, &state).await?;
+        *self.state.lock() = Some(state);
         Ok(())
     }
 }
@@ -260,6 +296,7 @@ pub(crate) fn start(state: &Arc<State>) {
     workers.spawn("scrub", move |run| {
         let state = Arc::clone(&state);
         async move {
+            let mut healing = Healing::default();
             loop {
                 let now = state.clock.now_seconds();
                 let dice = u64::from_be_bytes(random());
@@ -269,15 +306,69 @@ pub(crate) fn start(state: &Arc<State>) {
                 let Next::After(wait) = next.await? else {
                     return Ok(());
                 };
+                tokio::select! {
+                    done = healing.step(&state, now) => done?,
+                    () = run.stopping() => return Ok(()),
+                }
                 if let Some(known) = state.scrub.state() {
                     run.note(known.summary(now));
                 }
-                if !run.pause(wait).await {
-                    return Ok(());
+                tokio::select! {
+                    goes_on = run.pause(wait.min(healing.wait())) => if !goes_on {
+                        return Ok(());
+                    },
+                    () = state.scrub.wake.notified() => healing.is_due = true,
                 }
             }
         }
     });
+}
+
+/// Wait before nodes are asked again for good copies that nobody had: the first, which doubles each time, and the last.
+const ASK_AGAIN_SECONDS: (i64, i64) = (60, 3600);
+
+/// When other nodes are asked for good copies of what is damaged.
+#[derive(Default)]
+struct Healing {
+    /// Asked at once.
+    is_due: bool,
+    /// Findings that nobody could help with.
+    known: usize,
+    wait_seconds: i64,
+    next_seconds: i64,
+}
+
+impl Healing {
+    async fn step(&mut self, state: &Arc<State>, now: i64) -> Result<(), WorkerError> {
+        let findings = state.scrub.state().map(|known| known.findings);
+        let findings = findings.unwrap_or_default();
+        let is_due = self.is_due || findings.len() > self.known || now >= self.next_seconds;
+        if findings.is_empty() || !is_due {
+            return Ok(());
+        }
+        let settled = mirror::heal(state, &findings).await?;
+        state.scrub.settle(&*state.store, &settled).await?;
+        let (first, last) = ASK_AGAIN_SECONDS;
+        let wait_seconds = match settled.is_empty() {
+            true => (self.wait_seconds * 2).clamp(first, last),
+            false => first,
+        };
+        *self = Self {
+            is_due: false,
+            known: findings.len() - settled.len(),
+            wait_seconds,
+            next_seconds: now.saturating_add(wait_seconds),
+        };
+        Ok(())
+    }
+
+    /// Longest time until the next step.
+    fn wait(&self) -> Duration {
+        match self.known {
+            0 => MAX_WAIT,
+            _ => Duration::from_secs(self.wait_seconds.unsigned_abs()),
+        }
+    }
 }
 
 async fn save(store: &dyn Store, state: &ScrubState) -> Result<(), StoreError> {

@@ -6,6 +6,7 @@
 //! back, whatever the other node says.
 
 mod copy;
+mod heal;
 mod pass;
 mod remote;
 mod row;
@@ -21,6 +22,7 @@ use pki::{keys::Writer, owned::OwnedError, pointer::HistoryError};
 use crate::{error::Refusal, p2p::PeerError, store::StoreError};
 
 pub(crate) use copy::{Copying, Fetching};
+pub(crate) use heal::heal;
 pub(crate) use pass::{Copied, Source, commit_pointer, pass, store_snapshot_pointers, verified};
 pub(crate) use remote::{Pace, Remote};
 pub(crate) use row::{Mirroring, NodeRow, UserRow};

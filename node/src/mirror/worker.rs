@@ -14,6 +14,7 @@ use pki::{
 
 use super::{
     Copied, Copying, Fetching, MirrorError, Mirroring, NodeRow, Pace, Remote, UserRow,
+    heal::Holders,
     pass::{pass, store_snapshot_pointers, verified},
     snapshot,
 };
@@ -51,6 +52,8 @@ pub(crate) struct Mirrors {
     /// One round at a time.
     running: tokio::sync::Mutex<()>,
     pub(crate) pace: Arc<Pace>,
+    /// Who has copies of users of this node.
+    pub(crate) holders: Holders,
 }
 
 impl Mirrors {
@@ -59,6 +62,7 @@ impl Mirrors {
         Self {
             running: tokio::sync::Mutex::default(),
             pace: Arc::new(Pace::new(bytes_per_second)),
+            holders: Holders::default(),
         }
     }
 }

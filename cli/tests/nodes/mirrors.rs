@@ -1,0 +1,153 @@
+//! A copy at a node that nobody trusts: killed, cut off, and in the end all that is left.
+
+use std::process::Stdio;
+
+use tests::write;
+
+use super::{Member, Net, fill, until};
+use crate::text;
+
+const BYTES: usize = 32 << 20;
+/// So slow that the middle of a round is easy to hit.
+const SLOW: &str = "mirror.bytes_per_second=4M";
+
+#[test]
+fn rel_25_a_copy_survives_kills_of_both_sides_and_becomes_the_home() {
+    let (net, first) = Net::new();
+    let (mut home, mut mirror) = (net.join("home"), net.join("mirror"));
+    let alice = net.person("alice", &home);
+    alice.ok(&["signup", "--no-session"]);
+    let place = net.path("home of alice");
+    let film = fill(&place.join("film"), BYTES, 3);
+    alice.ok(&["put", "film", "/alice/"]);
+    mirror.sync();
+    mirror.restart_with(&[SLOW]);
+    mirror.keep(&alice, "alice", &home);
+
+    // The mirror is killed in the middle of its round.
+    let mut round = mirror
+        .operator()
+        .command(&["mirror", "run"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // They are stored some at a time: the first ones are safe when the next ones come.
+    until("blocks arrive", || mirror.block_bytes() > 10 << 20);
+    mirror.kill();
+    let _ = round.wait();
+    mirror.restart_with(&[SLOW]);
+    let kept = mirror.block_bytes();
+    assert!(kept >= 8 << 20, "{kept}");
+
+    // Then the home.
+    let round = mirror
+        .operator()
+        .command(&["mirror", "run"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("more blocks arrive", || mirror.block_bytes() > kept);
+    home.kill();
+    let _ = round.wait_with_output();
+    assert_ne!(mirror.operate(&["mirror", "run"]).code, Some(0));
+    let failed = mirror.operate(&["mirror", "status"]);
+    assert_ne!(failed.code, Some(0));
+    assert!(failed.text().contains("failing"), "{}", failed.text());
+    assert_eq!(failed.text().lines().count(), 1, "{}", failed.text());
+
+    // With both back the rest comes, and nothing that is there.
+    home.restart();
+    mirror.restart();
+    let kept = mirror.block_bytes();
+    assert!(kept >= 8 << 20, "{kept}");
+    let run = mirror.json(&["mirror", "run"]);
+    assert_eq!((&run["in_step"], &run["failed"]), (&1.into(), &0.into()));
+    let shown = mirror.json(&["mirror", "status"]);
+    assert!(shown["error"].is_null(), "{shown}");
+    assert!(shown["can_log_in"] == true && shown["in_step_seconds"].is_number());
+    let used = shown["used_bytes"].as_u64().unwrap();
+    let fetched = run["bytes"].as_u64().unwrap();
+    assert!(fetched + kept <= used, "{fetched} {kept} {used}");
+    // Nothing changed: nothing is read.
+    assert_eq!(mirror.json(&["mirror", "run"])["blocks"], 0);
+    // Little changed: little is read.
+    write(&place.join("note"), b"the last word");
+    net.person("alice", &home).ok(&["put", "note", "/alice/"]);
+    let run = mirror.json(&["mirror", "run"]);
+    assert!(run["bytes"].as_u64().unwrap() < 1 << 20, "{run}");
+    let whole = mirror.json(&["check"]);
+    assert_eq!(whole["problems"].as_u64().unwrap_or(0), 0, "{whole}");
+
+    // The home is gone for good. The copy can be read at once, and written to as soon as it is the home.
+    home.kill();
+    std::fs::remove_dir_all(&home.data).unwrap();
+    let alice = net.person("alice", &mirror);
+    assert_eq!(alice.ok(&["cat", "/alice/note"]), "the last word");
+    assert_ne!(alice.run(&["mkdir", "/alice/new"]).code, Some(0));
+    alice.ok(&["move", "--lost"]);
+    alice.ok(&["mkdir", "/alice/new"]);
+    let copy = place.join("copy");
+    alice.ok(&["get", "/alice/film", text(&copy)]);
+    assert!(std::fs::read(&copy).unwrap() == film);
+    // Also through a node that only hears of it by the table of names.
+    first.sync();
+    let elsewhere = net.person("alice", &first);
+    assert_eq!(elsewhere.ok(&["cat", "/alice/note"]), "the last word");
+    assert_eq!(
+        elsewhere.ok(&["ls", "/alice"]).trim_end(),
+        "film\nnew/\nnote"
+    );
+}
+
+#[test]
+fn rel_6_what_the_scrub_finds_damaged_is_healed_by_the_mirror() {
+    let (net, mut home) = Net::new();
+    let mirror = net.join("mirror");
+    let alice = net.person("alice", &home);
+    alice.ok(&["signup", "--no-session"]);
+    let place = net.path("home of alice");
+    let film = fill(&place.join("film"), 3 << 20, 9);
+    alice.ok(&["put", "film", "/alice/"]);
+    mirror.sync();
+    mirror.keep(&alice, "alice", &home);
+    assert_eq!(mirror.json(&["mirror", "run"])["in_step"], 1);
+
+    // At the home: nobody who has a copy is known at first, then the mirror shows its token.
+    damage_a_block(&mut home);
+    let found = || scrubbed(&home, "damaged") == 1;
+    until("the damage is found", found);
+    assert_eq!(mirror.json(&["mirror", "run"])["failed"], 0);
+    until("the mirror heals the home", || {
+        scrubbed(&home, "healed") == 1
+    });
+    assert_eq!(home.operate(&["check"]).code, Some(0));
+
+    home.kill();
+    let copy = place.join("copy");
+    net.person("alice", &mirror)
+        .ok(&["get", "/alice/film", text(&copy)]);
+    assert!(std::fs::read(&copy).unwrap() == film);
+}
+
+/// Flips a bit in the file of a block, while the node is down, and starts the node with a scrub due.
+fn damage_a_block(member: &mut Member) {
+    member.kill();
+    let runs = std::fs::read_dir(member.data.join("store/blocks")).unwrap();
+    let files = runs.flat_map(|run| std::fs::read_dir(run.unwrap().path()).unwrap());
+    let file = files.map(|file| file.unwrap().path()).next().unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[5_000] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    member.operate(&["scrub", "--now"]);
+    member.restart();
+}
+
+/// What the scrub under way, or the last one, has counted.
+fn scrubbed(member: &Member, what: &str) -> u64 {
+    let shown = member.operate(&["--json", "scrub"]).text();
+    let shown = crate::json_lines(shown.lines().next().unwrap());
+    let state = &shown[0]["state"];
+    let count = |value: &serde_json::Value| value[what].as_u64().unwrap_or(0);
+    count(state).max(count(&state["last"]))
+}
