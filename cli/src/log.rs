@@ -22,9 +22,10 @@ const MAX_LINES: u64 = 100;
 /// The same for the access log, which has one place for all requests.
 const MAX_ACCESS_LINES: u64 = 5000;
 const WINDOW: Duration = Duration::from_secs(10);
-/// Libraries that handle bytes from the network.
-const QUIET: &str =
-    "hyper=info,hyper_util=info,h2=info,rustls=info,tokio_rustls=info,instant_acme=info";
+/// Libraries that handle bytes from the network. Those of the peer-to-peer network speak to their developers even when
+/// all is well; a node that knows no other is not worth a warning.
+const QUIET: &str = "hyper=info,hyper_util=info,h2=info,rustls=info,tokio_rustls=info,instant_acme=info,\
+     libp2p=warn,libp2p_kad=error,multistream_select=warn,yamux=warn,quinn=warn,hickory=warn,netlink=warn";
 
 /// Returns a filter under which libraries print nothing they read, unless `filter` names them.
 #[must_use]
@@ -212,6 +213,8 @@ mod tests {
                 .finish();
             tracing::subscriber::with_default(subscriber, || {
                 tracing::trace!(target: "h2::codec", "what was read");
+                tracing::info!(target: "libp2p_swarm", "what was read");
+                tracing::warn!(target: "libp2p_kad::behaviour", "what was read");
                 tracing::trace!(target: "node::http", "ours");
             });
             String::from_utf8(std::mem::take(&mut *buffer.0.lock().unwrap())).unwrap()

@@ -325,7 +325,7 @@ impl Host {
                 listener_id,
                 address,
             } => {
-                tracing::info!(%address, "listening for peers");
+                tracing::debug!(%address, "listening for peers");
                 self.starting.remove(&listener_id);
                 self.status
                     .send_modify(|status| status.listening.push(address));
