@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     state::State,
-    store::{Batch, tables},
+    store::{Batch, Store, tables},
 };
 
 /// Chunks that are read at a time.
@@ -20,9 +20,15 @@ const PAGE_ROWS: usize = 8;
 const MAX_EXTRA_CHUNKS: usize = 32;
 
 /// The stored chunks of one owner.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct LinkStore {
+    name: Username,
+    /// Chunks that were there before this collection.
     keys: Vec<Bytes>,
+    /// Chunks that this collection has stored.
+    added: Vec<Bytes>,
+    /// Number of the next chunk.
+    next: u32,
     bytes: usize,
     /// Records of blocks that are still there, and of others.
     live: u64,
@@ -31,6 +37,20 @@ pub(super) struct LinkStore {
 }
 
 impl LinkStore {
+    /// Of a user of whom nothing is stored yet.
+    pub(super) fn new(name: &Username) -> Self {
+        Self {
+            name: name.clone(),
+            keys: Vec::new(),
+            added: Vec::new(),
+            next: 0,
+            bytes: 0,
+            live: 0,
+            dead: 0,
+            is_damaged: false,
+        }
+    }
+
     /// Reads the chunks of a user into the graph.
     pub(super) async fn load(
         state: &State,
@@ -39,7 +59,7 @@ impl LinkStore {
         pace: &mut Pace,
     ) -> Result<Self, Abort> {
         let prefix = prefix(name);
-        let mut found = Self::default();
+        let mut found = Self::new(name);
         let mut after: Option<Bytes> = None;
         loop {
             let page = state
@@ -58,6 +78,7 @@ impl LinkStore {
 
     async fn add(&mut self, key: Bytes, chunk: &[u8], graph: &mut Graph, pace: &mut Pace) {
         self.bytes += chunk.len();
+        self.next = number(&self.name, &key).saturating_add(1);
         self.keys.push(key);
         let Some(records) = records(chunk) else {
             tracing::warn!("links kept for collections are damaged; the blocks will be read again");
@@ -78,47 +99,57 @@ impl LinkStore {
         }
     }
 
-    /// Stores what was learnt, or everything anew when much of what is stored is of no use any more.
+    /// Stores a chunk of what is being learnt, so that a first collection of many blocks does not gather all of it in
+    /// memory. Should the collection end early, the next one knows that much more.
+    pub(super) async fn append(&mut self, store: &dyn Store, chunk: Bytes) -> Result<(), Abort> {
+        let mut key = prefix(&self.name);
+        key.extend_from_slice(&self.next.to_be_bytes());
+        let key = Bytes::from(key);
+        let batch = Batch::new().put(tables::GC_LINKS, key.clone(), chunk);
+        let _ = store.commit(batch).await?;
+        self.next = self.next.saturating_add(1);
+        self.added.push(key);
+        Ok(())
+    }
+
+    /// Stores the rest of what was learnt, or everything anew when much of what is stored is of no use any more.
     pub(super) async fn save(
-        self,
-        state: &State,
-        name: &Username,
+        mut self,
+        store: &dyn Store,
         graph: &Graph,
         learnt: ChunkWriter,
         pace: &mut Pace,
     ) -> Result<(), Abort> {
         let few = self.bytes / CHUNK_BYTES + MAX_EXTRA_CHUNKS;
         let is_stale = self.is_damaged || self.dead > self.live + 1000 || self.keys.len() > few;
-        let mut next = self.keys.last().map_or(0, |key| number(name, key) + 1);
         if !is_stale {
             for chunk in learnt.finish() {
-                put(state, name, next, chunk).await?;
-                next += 1;
+                self.append(store, chunk).await?;
             }
             return Ok(());
         }
         // Half of it written twice, or not at all, does no harm.
+        let mut old = std::mem::take(&mut self.keys);
+        old.append(&mut self.added);
         let mut writer = ChunkWriter::default();
         for node in graph.nodes().filter(|node| graph.is_marked(*node)) {
             if let Some((digest, links)) = record(graph, node) {
                 writer.add(&digest, &links);
             }
             for chunk in writer.take_full() {
-                put(state, name, next, chunk).await?;
-                next += 1;
+                self.append(store, chunk).await?;
             }
             pace.point().await;
         }
         for chunk in writer.finish() {
-            put(state, name, next, chunk).await?;
-            next += 1;
+            self.append(store, chunk).await?;
         }
-        for some in self.keys.chunks(PAGE_ROWS) {
+        for some in old.chunks(PAGE_ROWS) {
             let mut batch = Batch::new();
             for key in some {
                 batch = batch.remove(tables::GC_LINKS, key.clone());
             }
-            let _ = state.store.commit(batch).await?;
+            let _ = store.commit(batch).await?;
         }
         Ok(())
     }
@@ -129,14 +160,6 @@ fn record(graph: &Graph, node: Node) -> Option<([u8; 32], Vec<champ::Cid>)> {
     let links = (0..count).filter_map(|n| graph.cid(graph.link(node, n)?));
     let digest = *graph.cid(node)?.hash().sha2_256_digest()?;
     Some((digest, links.collect()))
-}
-
-async fn put(state: &State, name: &Username, number: u32, chunk: Bytes) -> Result<(), Abort> {
-    let mut key = prefix(name);
-    key.extend_from_slice(&number.to_be_bytes());
-    let batch = Batch::new().put(tables::GC_LINKS, key, chunk);
-    let _ = state.store.commit(batch).await?;
-    Ok(())
 }
 
 fn prefix(name: &Username) -> Vec<u8> {

@@ -44,6 +44,12 @@ impl ChunkWriter {
         }
     }
 
+    /// Returns how many bytes are in memory.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.open.len() + self.closed.iter().map(Bytes::len).sum::<usize>()
+    }
+
     fn close(&mut self) {
         if self.open.is_empty() {
             return;

@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use super::{
     Abort,
     graph::{Graph, Node},
+    link_store::LinkStore,
     links::ChunkWriter,
     pace::Pace,
 };
@@ -36,8 +37,10 @@ pub(super) struct Marker<'a> {
     pub(super) graph: Graph,
     /// Blocks that are reachable and not in the listing: put since.
     fresh: HashSet<Cid>,
-    /// Links that were read from blocks.
+    /// Links that were read from blocks and are not stored yet: at most a chunk.
     pub(super) learnt: ChunkWriter,
+    /// Where links are kept; `None`: nowhere.
+    pub(super) links: Option<LinkStore>,
     /// Blocks that were read.
     pub(super) read: u64,
     /// Blocks of the listing that are marked.
@@ -55,6 +58,7 @@ impl<'a> Marker<'a> {
             graph,
             fresh: HashSet::new(),
             learnt: ChunkWriter::default(),
+            links: None,
             read: 0,
             marked: BlockCounts::default(),
             has_gaps: false,
@@ -170,6 +174,11 @@ impl<'a> Marker<'a> {
                     Err(reason) => return Err(reason),
                 }
             }
+            if let Some(store) = &mut self.links {
+                for chunk in self.learnt.take_full() {
+                    store.append(self.store, chunk).await?;
+                }
+            }
         }
         Ok(())
     }
@@ -181,6 +190,7 @@ impl<'a> Marker<'a> {
             .collect();
         if let Some(node) = self.graph.find(cid)
             && self.graph.set_links(node, &links)
+            && self.links.is_some()
             && let Some(digest) = cid.hash().sha2_256_digest()
         {
             self.learnt.add(digest, &links);
@@ -200,5 +210,87 @@ fn links_of(cid: &Cid, read: Result<Option<Block>, StoreError>) -> Result<Vec<Ci
         Ok(None) => Err(Abort::Missing(cid.clone())),
         Err(StoreError::Damaged(cid)) => Err(Abort::Damaged(cid)),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use champ::cbor::Value;
+    use pki::username::Username;
+
+    use super::*;
+    use crate::{
+        gc::links::{CHUNK_BYTES, records},
+        store::{BlockStore as _, MemoryStore, MetaStore as _, tables},
+    };
+
+    /// A cbor block that links to others.
+    fn block(n: usize, links: &[Cid]) -> Block {
+        let mut list = vec![Value::Int(n as i64)];
+        list.extend(links.iter().cloned().map(Value::Link));
+        Block::cbor(Value::List(list).encode()).unwrap()
+    }
+
+    /// What a first collection learns is stored as it goes: no more than a chunk is ever in memory.
+    #[tokio::test]
+    async fn what_is_learnt_is_not_gathered_in_memory() {
+        const BLOCKS: usize = 12_000;
+        let store = MemoryStore::new();
+        let name = Username::parse("alice").unwrap();
+        let partition = Partition::new("u-alice").unwrap();
+        let leaves: Vec<_> = (0..BLOCKS).map(|n| block(n, &[])).collect();
+        let cids: Vec<_> = leaves.iter().map(|leaf| leaf.cid().clone()).collect();
+        let inner: Vec<_> = cids.chunks(100).map(|some| block(0, some)).collect();
+        let of_inner: Vec<_> = inner.iter().map(|block| block.cid().clone()).collect();
+        let root = block(1, &of_inner);
+        let all: Vec<_> = leaves
+            .into_iter()
+            .chain(inner)
+            .chain([root.clone()])
+            .collect();
+        for some in all.chunks(5_000) {
+            store
+                .put_blocks(&partition, some.to_vec(), None)
+                .await
+                .unwrap();
+        }
+        let mut graph = Graph::default();
+        let mut after = None;
+        loop {
+            let page = store
+                .list_blocks(&partition, after.as_ref(), 1_000)
+                .await
+                .unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(last.cid.clone());
+            page.iter().for_each(|info| graph.push(info).unwrap());
+        }
+        let mut pace = Pace::new(100);
+        let mut marker = Marker::new(&store, &partition, graph);
+        marker.links = Some(LinkStore::new(&name));
+        marker
+            .root(root.cid(), Gaps::Refuse, &mut pace)
+            .await
+            .unwrap();
+        assert_eq!(marker.marked.blocks, all.len() as u64);
+        // About 37 bytes a block, 33 more for each link.
+        assert!(marker.learnt.held_bytes() < CHUNK_BYTES);
+        let Marker {
+            graph,
+            learnt,
+            links,
+            ..
+        } = marker;
+        let links = links.unwrap();
+        links.save(&store, &graph, learnt, &mut pace).await.unwrap();
+        let rows = store
+            .scan(tables::GC_LINKS, b"alice", None, 100)
+            .await
+            .unwrap();
+        assert!(rows.len() > 4, "{}", rows.len());
+        let stored = rows
+            .iter()
+            .map(|(_, chunk)| records(chunk).unwrap().count());
+        assert_eq!(stored.sum::<usize>(), all.len());
     }
 }

@@ -90,6 +90,7 @@ impl Collection<'_> {
         };
         let mut marker = Marker::new(&*state.store, partition, graph);
         let links = LinkStore::load(state, &self.user.name, &mut marker.graph, pace).await?;
+        marker.links = is_changing.then_some(links);
         let next = self.next_baseline(&marker, &roots, &protected);
         let marked = self
             .mark(&mut marker, &roots, &protected, prior.as_ref(), pace)
@@ -127,10 +128,15 @@ impl Collection<'_> {
         self.report.read = marker.read;
         self.count_waiting(needed);
         swept?;
-        let Marker { graph, learnt, .. } = marker;
-        links
-            .save(state, &self.user.name, &graph, learnt, pace)
-            .await?;
+        let Marker {
+            graph,
+            learnt,
+            links,
+            ..
+        } = marker;
+        if let Some(links) = links {
+            links.save(&*state.store, &graph, learnt, pace).await?;
+        }
         self.save(prior.as_ref(), next, &roots).await?;
         Ok(Outcome::Collected)
     }
