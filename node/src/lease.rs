@@ -17,6 +17,11 @@ use crate::{
     store::{Batch, MetaStore, StoreError, tables},
 };
 
+/// The job of collecting garbage. A backup of a shared data set takes it too, so that nothing is collected meanwhile.
+pub(crate) const COLLECTION: &str = "gc";
+/// How long a collector or a backup may be silent before another takes over.
+pub(crate) const COLLECTION_TERM: Duration = Duration::from_secs(120);
+
 /// The wish to hold a lease. One per process and job; keep it between attempts, because it remembers what it saw.
 ///
 /// It tells this process from others, not its tasks from each other: do not try while a [`Held`] of it is in use. One

@@ -21,7 +21,7 @@ use tokio::{net::TcpListener, sync::watch};
 use crate::{
     backup::{self, RESTORING_FILE},
     challenges::Challenges,
-    check::{Scrub, start_scrub},
+    check::{Scrub, start_scrub, start_sweep},
     config::{BlockPlace, Config, MetadataPlace},
     directory::Directory,
     error::Refusal,
@@ -56,7 +56,7 @@ use crate::{
 };
 
 /// File of the key under which second factor secrets are stored.
-const SECOND_FACTOR_KEY: &str = "second-factors.key";
+pub(crate) const SECOND_FACTOR_KEY: &str = "second-factors.key";
 
 /// How long the log reminds of a restore.
 const RESTORE_NOTICE_SECONDS: i64 = 30 * 86_400;
@@ -357,6 +357,7 @@ impl Node {
         shutdown: impl Future<Output = ()> + Send,
     ) -> io::Result<()> {
         start_scrub(&self.state);
+        start_sweep(&self.state);
         self.join();
         serve(
             Arc::clone(&self.state),

@@ -21,11 +21,11 @@ use crate::{
 };
 
 /// File of the key behind the node's server id.
-const NODE_KEY: &str = "node.key";
+pub(crate) const NODE_KEY: &str = "node.key";
 /// File of the key that owns the node's name table.
-const TABLE_OWNER_KEY: &str = "names-owner.key";
+pub(crate) const TABLE_OWNER_KEY: &str = "names-owner.key";
 /// File of the key that signs the node's name table.
-const TABLE_WRITER_KEY: &str = "names-writer.key";
+pub(crate) const TABLE_WRITER_KEY: &str = "names-writer.key";
 /// Bytes of a public key in the store's memory.
 const PUBLIC_BYTES: usize = 32;
 
@@ -137,6 +137,27 @@ impl NodeKeys {
             table,
         })
     }
+}
+
+/// Makes a store of one process know the keys in its data folder that it does not know: they come from a data set that
+/// several nodes shared, which remembers its keys in another way.
+///
+/// # Errors
+/// What reading files and writing rows can fail with.
+pub(crate) async fn remember_keys(folder: &Path, store: &dyn Store) -> Result<(), OpenError> {
+    for file in [NODE_KEY, TABLE_OWNER_KEY, TABLE_WRITER_KEY] {
+        if !folder.join(file).exists() {
+            continue;
+        }
+        let public = load_or_create_key(folder, file)?.public();
+        let row_key = format!("public {file}").into_bytes();
+        let batch = Batch::new()
+            .expect_absent(tables::NODE, row_key.clone())
+            .put(tables::NODE, row_key, public.as_bytes().to_vec());
+        // What is known already stays: the start compares it.
+        let _ = store.commit(batch).await.map_err(Refusal::from)?;
+    }
+    Ok(())
 }
 
 /// Puts the keys of a table of names into the data folder of a node that has none, and makes the store know them.

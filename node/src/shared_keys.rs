@@ -12,9 +12,14 @@ use zeroize::Zeroizing;
 
 use crate::{
     identity::{KeyFileError, load_or_create_secret},
+    node::SECOND_FACTOR_KEY,
+    node_keys::{NODE_KEY, TABLE_OWNER_KEY, TABLE_WRITER_KEY},
     random::random,
-    store::{Batch, Store, StoreError, tables},
+    store::{Batch, Store, StoreError, Table, tables},
 };
+
+/// How the keys of rows with secrets begin.
+const ROW_START: &[u8] = b"shared key ";
 
 /// A secret of a shared data set that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +110,21 @@ fn digest(file: &str, secret: &[u8; 32]) -> Vec<u8> {
 }
 
 fn row(file: &str) -> Vec<u8> {
-    [b"shared key ", file.as_bytes()].concat()
+    [ROW_START, file.as_bytes()].concat()
+}
+
+/// Returns the file that a node which is alone keeps the secret of a row in; `None` for other rows.
+pub(crate) fn shared_key_file(table: Table, key: &[u8]) -> Option<&'static str> {
+    let name = key
+        .strip_prefix(ROW_START)
+        .filter(|_| table == tables::NODE)?;
+    let files = [
+        NODE_KEY,
+        TABLE_OWNER_KEY,
+        TABLE_WRITER_KEY,
+        SECOND_FACTOR_KEY,
+    ];
+    files.into_iter().find(|file| file.as_bytes() == name)
 }
 
 fn digest_row(file: &str) -> Vec<u8> {

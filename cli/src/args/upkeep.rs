@@ -162,7 +162,8 @@ Examples:
   kastro repair --apply --from-backup /mnt/backup
 
 Damaged copies are moved to the folder `quarantine`, never deleted; good copies come from the
-backup, or when a client uploads the same file again.";
+backup, or when a client uploads the same file again. Files, and objects of a bucket that are
+older than a day, are removed when nothing knows them.";
 
 pub(super) const BACKUP_EXAMPLES: &str = "\
 Examples:
@@ -171,12 +172,17 @@ Examples:
   kastro backup --verify /mnt/backup
 
 A snapshot of one moment, while the node goes on serving: all blocks, all metadata, the node's
-keys and settings. What is in the backup already is not copied again. Keep it private: the
-node's keys are in it. The files of its users stay encrypted.";
+keys and settings, also when they are in a bucket or a database. What is in the backup already
+is not copied again. Nothing is collected meanwhile. Keep it private: the node's keys are in it.
+The files of its users stay encrypted.";
 
 pub(super) const RESTORE_EXAMPLES: &str = "\
 Examples:
   kastro restore /mnt/backup --data /srv/kastro
   kastro restore /mnt/backup --snapshot 20260102T030405Z-000
+  KASTRO_BLOCKS=s3://bucket kastro restore /mnt/backup --data /srv/kastro
+
+The data goes into the store that the settings name, whatever kind the backup was made of: a
+backup and a restore move a node from its disk into a bucket or a database, and back.
 
 Never run the old node and the restored one at the same time: they are the same node.";

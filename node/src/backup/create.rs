@@ -1,8 +1,8 @@
 //! Making a snapshot of a running node (Spec: 40 REL-12).
 //!
-//! Order: hold all blocks where they are; take one snapshot of metadata and block list; copy what the backup does
-//! not have, each block verified as it is read; keys and settings; the manifest last. The hold is let go of space
-//! by space, so the collector waits no longer than needed.
+//! Order: hold all blocks where they are; take one snapshot of the metadata; list the blocks; copy what the backup
+//! does not have, each block verified as it is read; keys and settings; the manifest last. The hold is let go of space
+//! by space, so the collector waits no longer than needed. Whatever the store is, it is read through its traits.
 
 use std::{
     fs,
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     check::user_of,
-    store::{Hold, Partition, Store, StoreError, Upkeep},
+    store::{Archive, Hold, MAX_LIST_BLOCKS, Partition, Store, StoreError, Table, tables},
 };
 
 /// Blocks read at the same time.
@@ -106,15 +106,15 @@ pub async fn backup(
     options: &BackupOptions,
     progress: &mut (dyn FnMut(&BackupProgress) -> bool + Send),
 ) -> Result<BackupOutcome, BackupError> {
-    let upkeep = store.upkeep().ok_or(BackupError::Unsupported)?;
+    let archive = store.archive().ok_or(BackupError::Unsupported)?;
     keep_apart(&options.data, &options.to)?;
     let to = options.to.clone();
     let folder = Arc::new(blocking(move || Folder::write(&to)).await?);
     let packs = folder.packs();
     let known = blocking(move || Known::read(&packs)).await?;
     // Everything the snapshot lists stays until it has been copied.
-    let hold = upkeep.hold().await?;
-    let draft = Draft::take(upkeep, &folder, options).await?;
+    let hold = archive.hold().await?;
+    let draft = Draft::take(store, archive, &folder, options).await?;
     let copied = copy(store, &folder, &draft, known, hold, progress).await?;
     let (kept, folder) = (options.keep, folder);
     let manifest = draft.finish(&folder, options, copied.damaged).await?;
@@ -164,41 +164,26 @@ struct Draft {
 }
 
 impl Draft {
-    /// Writes metadata and block list of this moment.
+    /// Writes the metadata of this moment, and then the list of blocks.
     async fn take(
-        upkeep: &dyn Upkeep,
+        store: &dyn Store,
+        archive: &dyn Archive,
         folder: &Arc<Folder>,
         options: &BackupOptions,
     ) -> Result<Self, BackupError> {
-        let snapshot = upkeep.snapshot().await?;
         let name = free_name(folder, options.now_seconds)?;
         let path = folder.snapshots().join(format!("{DRAFT_PREFIX}{name}"));
-        blocking(move || {
-            make(&path)?;
-            let file = path.join("metadata");
-            let mut rows = RowWriter::create(&file)?;
-            snapshot.metadata(&mut |table, key, value| {
-                let written = rows.metadata(table, key, value);
-                written.map_err(|error| store_io(&file, error))
-            })?;
-            let metadata = rows.finish()?;
-            let file = path.join("blocks");
-            let mut rows = RowWriter::create(&file)?;
-            let mut block_bytes = 0;
-            snapshot.blocks(&mut |partition, cid, size| {
-                block_bytes += u64::from(size);
-                let written = rows.block(partition, cid, size);
-                written.map_err(|error| store_io(&file, error))
-            })?;
-            Ok(Self {
-                blocks: rows.finish()?,
-                folder: path,
-                name,
-                metadata,
-                block_bytes,
-            })
+        let made = path.clone();
+        blocking(move || make(&made)).await?;
+        let metadata = write_metadata(archive, path.join("metadata")).await?;
+        let (blocks, block_bytes) = write_list(store, path.join("blocks")).await?;
+        Ok(Self {
+            folder: path,
+            name,
+            metadata,
+            blocks,
+            block_bytes,
         })
-        .await
     }
 
     /// Adds keys, settings and the manifest, and gives the snapshot its name.
@@ -232,12 +217,64 @@ impl Draft {
     }
 }
 
-/// The error of a file, passed through the store's reader.
-fn store_io(path: &Path, source: std::io::Error) -> StoreError {
-    StoreError::Io {
-        operation: "write",
-        path: path.to_owned(),
-        source: Arc::new(source),
+/// Tables that belong to running processes and not to the data.
+const TRANSIENT: [Table; 1] = [tables::LEASES];
+
+/// Writes all rows of one moment.
+async fn write_metadata(archive: &dyn Archive, path: PathBuf) -> Result<Content, BackupError> {
+    let mut snapshot = archive.snapshot().await?;
+    let file = path.clone();
+    let mut writer = blocking(move || RowWriter::create(&file)).await?;
+    loop {
+        let rows = snapshot.rows().await?;
+        if rows.is_empty() {
+            return blocking(move || writer.finish()).await;
+        }
+        let file = path.clone();
+        writer = blocking(move || {
+            let is_data = |table: &str| TRANSIENT.iter().all(|other| other.name() != table);
+            for row in rows.iter().filter(|row| is_data(&row.table)) {
+                let written = writer.metadata(&row.table, &row.key, &row.value);
+                written.map_err(BackupError::io("write", &file))?;
+            }
+            Ok(writer)
+        })
+        .await?;
+    }
+}
+
+/// Writes the names of all blocks, and returns the sum of their sizes too.
+async fn write_list(store: &dyn Store, path: PathBuf) -> Result<(Content, u64), BackupError> {
+    let file = path.clone();
+    let mut writer = blocking(move || RowWriter::create(&file)).await?;
+    let mut bytes = 0;
+    let mut last: Option<Partition> = None;
+    loop {
+        let partitions = store.partitions(last.as_ref(), MAX_LIST_BLOCKS).await?;
+        if partitions.is_empty() {
+            return Ok((blocking(move || writer.finish()).await?, bytes));
+        }
+        last = partitions.last().cloned();
+        for partition in partitions {
+            let mut after: Option<Cid> = None;
+            loop {
+                let page = store
+                    .list_blocks(&partition, after.as_ref(), MAX_LIST_BLOCKS)
+                    .await?;
+                let Some(end) = page.last() else { break };
+                after = Some(end.cid.clone());
+                let (file, partition) = (path.clone(), partition.clone());
+                (writer, bytes) = blocking(move || {
+                    for info in page {
+                        bytes += u64::from(info.size_bytes);
+                        let written = writer.block(&partition, &info.cid, info.size_bytes);
+                        written.map_err(BackupError::io("write", &file))?;
+                    }
+                    Ok((writer, bytes))
+                })
+                .await?;
+            }
+        }
     }
 }
 
@@ -304,16 +341,25 @@ async fn copy(
             if copier.is_full() {
                 copier.flush().await?;
                 progress.copied_bytes = copier.copied.bytes;
-                if !told(&progress) {
+                let is_kept = hold.is_kept();
+                if !is_kept || !told(&progress) {
+                    hold.end().await;
                     copier.close().await?;
-                    return Err(BackupError::Stopped);
+                    return Err(match is_kept {
+                        true => BackupError::Stopped,
+                        false => BackupError::HoldLost,
+                    });
                 }
             }
         }
     }
     copier.flush().await?;
-    drop(hold);
+    let is_kept = hold.is_kept();
+    hold.end().await;
     copier.close().await?;
+    if !is_kept {
+        return Err(BackupError::HoldLost);
+    }
     progress.copied_bytes = copier.copied.bytes;
     told(&progress);
     Ok(copier.copied)

@@ -26,9 +26,12 @@ pub enum BackupError {
     /// The store of the node failed.
     #[error("the store failed")]
     Store(#[from] StoreError),
-    /// The node keeps its blocks in somebody else's store.
-    #[error("this node does not keep its blocks itself: back up the store that does")]
+    /// The store keeps everything in memory.
+    #[error("this node keeps everything in memory")]
     Unsupported,
+    /// Nodes of the same data set could not be kept from collecting garbage until the end.
+    #[error("the data set could not be reached for too long while it was backed up")]
+    HoldLost,
     /// The folder holds something that is no backup.
     #[error("{} is not a backup", .0.display())]
     NotABackup(PathBuf),

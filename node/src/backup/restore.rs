@@ -25,7 +25,9 @@ use crate::{
     check::user_of,
     config::Config,
     node::{OpenError, open_data_set},
-    store::{Batch, FreeFloor, Partition, Store, StoreError, Table, tables},
+    node_keys::remember_keys,
+    shared_keys::shared_key_file,
+    store::{Batch, FreeFloor, Partition, Store, StoreError, Table, s3::BUCKET_ROW, tables},
 };
 
 /// The mark of a data folder that is not complete; holds the name of the snapshot.
@@ -127,12 +129,7 @@ pub async fn restore_as(
         free_floor: FreeFloor::Bytes(0),
         ..config.clone()
     };
-    let store = open_data_set(&config).await.map_err(|error| match error {
-        OpenError::Store(error) => BackupError::Store(error),
-        error => BackupError::Store(StoreError::Unusable {
-            reason: error.to_string(),
-        }),
-    })?;
+    let store = open_data_set(&config).await.map_err(unusable)?;
     let store = store.as_ref();
     if !is_continued && is_used(store).await? {
         remove(&options.data.join(RESTORING_FILE))?;
@@ -157,10 +154,17 @@ pub async fn restore_as(
     let rows = RowReader::open(&list, &manifest.blocks)?;
     blocks(store, rows, &mut source, &manifest, &mut outcome, progress).await?;
     let rows = RowReader::open(&snapshot.join("metadata"), &manifest.metadata)?;
-    metadata(store, rows, options, &mut outcome).await?;
+    let keys = metadata(store, rows, options, &mut outcome).await?;
     for file in &manifest.files {
         key_file(&snapshot.join("files"), &options.data, file)?;
         outcome.files += 1;
+    }
+    for key in keys {
+        outcome.files += u64::from(key.write(&options.data)?);
+    }
+    if !store.is_shared() {
+        let remembered = remember_keys(&options.data, store).await;
+        remembered.map_err(unusable)?;
     }
     store.close().await?;
     sync(&options.data)?;
@@ -168,6 +172,15 @@ pub async fn restore_as(
     remove(&options.data.join(RESTORING_FILE))?;
     sync(&options.data)?;
     Ok(outcome)
+}
+
+fn unusable(error: OpenError) -> BackupError {
+    BackupError::Store(match error {
+        OpenError::Store(error) => error,
+        error => StoreError::Unusable {
+            reason: error.to_string(),
+        },
+    })
 }
 
 /// Returns true when somebody's data is in a store.
@@ -282,7 +295,8 @@ async fn metadata(
     mut rows: RowReader,
     options: &RestoreOptions,
     outcome: &mut RestoreOutcome,
-) -> Result<(), BackupError> {
+) -> Result<Vec<SharedKey>, BackupError> {
+    let mut keys = Vec::new();
     let mut batch = Batch::new();
     let (mut count, mut bytes) = (0, 0);
     loop {
@@ -294,6 +308,19 @@ async fn metadata(
         let Some(row) = row else { break };
         let damaged = StoreError::DamagedRow { row: "metadata" };
         let table = Table::of_name(&row.table).ok_or(damaged)?;
+        if !is_portable(table, &row.key, store.is_shared()) {
+            continue;
+        }
+        if let Some(file) = shared_key_file(table, &row.key)
+            && !store.is_shared()
+        {
+            // Somebody else's data set kept it in a row; a node that is alone keeps it in a file.
+            keys.push(SharedKey {
+                file,
+                secret: zeroize::Zeroizing::new(row.value),
+            });
+            continue;
+        }
         bytes += row.key.len() + row.value.len();
         count += 1;
         outcome.rows += 1;
@@ -307,7 +334,39 @@ async fn metadata(
     let _ = store
         .commit(Batch::new().put(tables::NODE, ROW, row))
         .await?;
-    Ok(())
+    Ok(keys)
+}
+
+/// Returns false for rows that mean nothing in another store: where blocks are, which of them the last collection
+/// saw by their generations, which bucket they were in, and what running processes agree on.
+fn is_portable(table: Table, key: &[u8], is_shared: bool) -> bool {
+    let is_of_store = tables::OF_THE_STORE.contains(&table);
+    let is_collection = [tables::GC_STATES, tables::GC_DOOMED].contains(&table);
+    let is_bucket = table == tables::NODE && key == BUCKET_ROW;
+    let is_of_processes = [tables::GUARDS, tables::CHALLENGES, tables::PENDING].contains(&table);
+    !(is_of_store
+        || is_collection
+        || is_bucket
+        || table == tables::LEASES
+        || is_of_processes && !is_shared)
+}
+
+/// A secret that becomes a file.
+struct SharedKey {
+    file: &'static str,
+    secret: zeroize::Zeroizing<Vec<u8>>,
+}
+
+impl SharedKey {
+    /// Writes the file unless the backup had one; returns true when it was written.
+    fn write(&self, data: &Path) -> Result<bool, BackupError> {
+        let path = data.join(self.file);
+        if path.exists() {
+            return Ok(false);
+        }
+        write_file(&path, &self.secret)?;
+        Ok(true)
+    }
 }
 
 /// Copies a key or setting back, compared with its checksum.

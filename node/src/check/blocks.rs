@@ -216,7 +216,18 @@ pub(super) async fn walk(
     Ok(true)
 }
 
-/// Compares files and counters with the index, and counts what is in quarantine.
+/// Looks for files and objects that the index does not name.
+pub(super) async fn strays(store: &dyn Store, report: &mut Report) -> Result<(), StoreError> {
+    let strays = store.strays(false).await?;
+    if strays.found.blocks > 0 {
+        let (count, bytes) = (strays.found.blocks, strays.found.bytes);
+        let note = format!("{count} files or objects of {bytes} bytes");
+        report.add(Finding::new(Kind::OrphanFiles).note(note));
+    }
+    Ok(())
+}
+
+/// Compares counters with the index, and counts what is in quarantine.
 pub(super) async fn tidy(
     store: &dyn Store,
     upkeep: &dyn Upkeep,
@@ -239,16 +250,6 @@ pub(super) async fn tidy(
                     .user(user_of(&partition))
                     .note(note),
             );
-        }
-    }
-    if only.is_none() {
-        let orphans = upkeep.orphans(false).await?;
-        if orphans.found.blocks > 0 {
-            let note = format!(
-                "{} files of {} bytes",
-                orphans.found.blocks, orphans.found.bytes
-            );
-            report.add(Finding::new(Kind::OrphanFiles).note(note));
         }
     }
     let mut after: Option<(Partition, Cid)> = None;

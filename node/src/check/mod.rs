@@ -11,12 +11,14 @@ mod graph;
 mod repair;
 mod report;
 mod scrub;
+mod strays;
 
 pub use blocks::Position;
 pub use repair::{BlockSupply, RepairOptions, Repaired, SupplyError, repair};
 pub use report::{Affected, Finding, Kind, MAX_FINDINGS, Report, Severity};
 pub(crate) use scrub::start as start_scrub;
 pub use scrub::{Next, Scrub, ScrubOptions, ScrubResult, ScrubState};
+pub(crate) use strays::start as start_sweep;
 
 use pki::username::Username;
 
@@ -75,6 +77,9 @@ pub async fn check(
     }
     if let Some(upkeep) = store.upkeep() {
         blocks::tidy(store, upkeep, only.as_ref(), &mut state.report).await?;
+    }
+    if only.is_none() {
+        blocks::strays(store, &mut state.report).await?;
     }
     if !graph::check(store, options, &mut state, progress).await? {
         return Ok(None);

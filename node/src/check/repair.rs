@@ -102,10 +102,8 @@ pub async fn repair(
                 }
             }
             Kind::OrphanFiles => {
-                if let Some(upkeep) = store.upkeep() {
-                    let orphans = upkeep.orphans(!options.is_dry_run).await?;
-                    repaired.orphans_removed += orphans.found.blocks;
-                }
+                let strays = store.strays(!options.is_dry_run).await?;
+                repaired.orphans_removed += strays.found.blocks;
             }
             Kind::WrongCounts => {
                 let space = finding.user.as_deref().and_then(space_of);

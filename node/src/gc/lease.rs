@@ -9,13 +9,11 @@ use tokio::time::Instant;
 
 use super::{Abort, CollectError};
 use crate::{
-    lease::{Held, Lease as Job},
+    lease::{COLLECTION, COLLECTION_TERM, Held, Lease as Job},
     state::State,
     store::{Batch, StoreError},
 };
 
-/// How long a collector may be silent before another takes over.
-const TERM: Duration = Duration::from_secs(120);
 /// The lease is renewed this often.
 const RENEW_AFTER: Duration = Duration::from_secs(20);
 /// Without renewal for this long nothing is deleted any more, well before somebody else may take over.
@@ -27,7 +25,7 @@ pub(super) struct Wish(Job);
 
 impl Default for Wish {
     fn default() -> Self {
-        Self(Job::new("gc", TERM))
+        Self(Job::new(COLLECTION, COLLECTION_TERM))
     }
 }
 

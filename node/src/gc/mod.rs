@@ -107,7 +107,7 @@ impl Default for CollectionConfig {
 #[non_exhaustive]
 pub enum CollectError {
     /// One at a time, among all processes on the same data.
-    #[error("a collection is running already")]
+    #[error("a collection, or a backup of a shared data set, is running already")]
     Running,
     /// The chosen user has no blocks here.
     #[error("no user of that name has blocks here")]
@@ -284,6 +284,44 @@ pub(crate) async fn collect(
         *state.collector.last.lock() = Some(Arc::new(report.clone()));
     }
     Ok(report)
+}
+
+/// The right to delete blocks of a shared data set beside the collector's own work.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    _running: tokio::sync::MutexGuard<'a, ()>,
+    lease: Lease,
+}
+
+impl Turn<'_> {
+    /// Takes the right; `None` on a store of one process, which keeps deletions and backups apart by itself.
+    ///
+    /// # Errors
+    /// [`CollectError::Running`] while another process collects or makes a backup.
+    pub(crate) async fn take(state: &State) -> Result<Option<Turn<'_>>, CollectError> {
+        if !state.store.is_shared() {
+            return Ok(None);
+        }
+        let running = state.collector.running.lock().await;
+        let lease = Lease::acquire(state).await?;
+        Ok(Some(Turn {
+            _running: running,
+            lease,
+        }))
+    }
+
+    /// Shows that the job goes on; false when it has to stop.
+    pub(crate) async fn renew(&mut self, state: &State) -> bool {
+        self.lease.renew(state).await.is_ok() && self.lease.check().is_ok()
+    }
+
+    /// Gives the right back.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub(crate) async fn release(self, state: &State) -> Result<(), StoreError> {
+        self.lease.release(state).await
+    }
 }
 
 fn chosen(name: &str) -> Result<Partition, CollectError> {

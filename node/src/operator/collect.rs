@@ -56,9 +56,7 @@ impl Operation for CollectGarbage {
         };
         let collected = node.collect_garbage(&options, &tell).await;
         collected.map_err(|error| match error {
-            CollectError::Running => {
-                Failed::new(FailedKind::Conflict, "a collection is running already")
-            }
+            CollectError::Running => Failed::of(FailedKind::Conflict, &error),
             CollectError::UnknownUser => Failed::no_user(self.user.as_deref().unwrap_or("")),
             CollectError::Store(error) => error.into(),
         })

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     bats,
     directory::{Removal, User},
+    gc,
     node::Node,
     state::State,
     store::{Batch, MAX_DELETE_BLOCKS, Table, tables},
@@ -250,6 +251,14 @@ async fn remove_where(
     }
 }
 
+fn busy(error: gc::CollectError) -> Failed {
+    match error {
+        gc::CollectError::Store(error) => error.into(),
+        error => Failed::of(FailedKind::Conflict, &error)
+            .help("run the command again when it is done: it goes on where it stopped"),
+    }
+}
+
 /// Deletes all blocks of the partition; nothing leads to them any more. Returns how many there were.
 async fn collect(
     state: &State,
@@ -264,14 +273,23 @@ async fn collect(
         .store
         .expire_transactions(&user.partition, future)
         .await?;
+    let mut turn = gc::Turn::take(state).await.map_err(busy)?;
     let mut seen: u64 = 0;
     let mut after: Option<Cid> = None;
     loop {
+        if let Some(turn) = &mut turn
+            && !turn.renew(state).await
+        {
+            return Err(busy(gc::CollectError::Running));
+        }
         let page = state
             .store
             .list_blocks(&user.partition, after.as_ref(), MAX_DELETE_BLOCKS)
             .await?;
         let Some(last) = page.last() else {
+            if let Some(turn) = turn {
+                turn.release(state).await?;
+            }
             return Ok(seen);
         };
         after = Some(last.cid.clone());

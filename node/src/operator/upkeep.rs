@@ -349,7 +349,7 @@ impl From<BackupError> for Failed {
         use BackupError as E;
         let kind = match &error {
             _ if error.is_full() => FailedKind::NoSpace,
-            E::Store(_) | E::Stopped => FailedKind::Internal,
+            E::Store(_) | E::HoldLost | E::Stopped => FailedKind::Internal,
             E::Unsupported
             | E::Inside(_)
             | E::NotABackup(_)
@@ -363,6 +363,10 @@ impl From<BackupError> for Failed {
         };
         let failed = Self::of(kind, &error);
         match error {
+            E::HoldLost => failed.help("run the command again: it goes on with what was copied"),
+            E::Store(StoreError::Busy) => failed.help(
+                "another node of this data set is collecting garbage; try again when it is done",
+            ),
             E::NotABackup(_) => {
                 failed.help("name an empty folder, or one that `kastro backup` made")
             }

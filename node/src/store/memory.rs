@@ -303,8 +303,8 @@ fn size_bytes(block: &Block) -> u32 {
 
 /// A memory store that says others use it too; for tests of what several processes do.
 #[cfg(test)]
-#[derive(Debug, Default)]
-pub(crate) struct SharedMemory(MemoryStore);
+#[derive(Debug, Default, Clone)]
+pub(crate) struct SharedMemory(Arc<MemoryStore>);
 
 #[cfg(test)]
 #[async_trait::async_trait]

@@ -7,6 +7,7 @@
 //!
 //! Spec: 06 §4, 12 §1, §2, §4.2, 40 §11.
 
+mod archive;
 mod block;
 mod direct;
 pub mod disk;
@@ -19,6 +20,7 @@ pub mod split;
 pub mod tables;
 mod upkeep;
 
+pub use archive::{Archive, Hold, Snapshot, SnapshotRow};
 pub use block::{
     BlockCounts, BlockInfo, BlockStore, Deleted, Generation, MAX_DELETE_BLOCKS, MAX_LIST_BLOCKS,
     MAX_PUT_BLOCKS, NameError, Partition, TransactionId,
@@ -34,10 +36,7 @@ pub use meta::{
     MetaStore, Table, Write,
 };
 pub use postgres::{PostgresOptions, PostgresStore};
-pub use upkeep::{
-    BlockSink, Copy, Hold, MAX_QUARANTINE_PAGE, MetaSink, Orphans, Quarantine, Quarantined,
-    Snapshot, Upkeep,
-};
+pub use upkeep::{Copy, MAX_QUARANTINE_PAGE, Orphans, Quarantine, Quarantined, Upkeep};
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -55,6 +54,22 @@ pub trait Store: BlockStore + MetaStore + MetaEngine {
 
     /// Returns the maintenance of a store that keeps its blocks itself.
     fn upkeep(&self) -> Option<&dyn Upkeep> {
+        None
+    }
+
+    /// Finds copies of blocks that no row names, apart from writes under way; removes them if asked to.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    async fn strays(&self, remove: bool) -> Result<Orphans, StoreError> {
+        match self.upkeep() {
+            Some(upkeep) => upkeep.orphans(remove).await,
+            None => Ok(Orphans::default()),
+        }
+    }
+
+    /// Returns how to copy a store while it is in use; a store in memory cannot be copied.
+    fn archive(&self) -> Option<&dyn Archive> {
         None
     }
 
@@ -77,11 +92,20 @@ pub trait MetaEngine: MetaStore {
     /// # Errors
     /// As [`Store::close`].
     async fn close_metadata(&self) -> Result<(), StoreError>;
+
+    /// Returns how to copy the metadata while it is in use.
+    fn metadata_archive(&self) -> Option<&dyn Archive> {
+        None
+    }
 }
 
 #[async_trait::async_trait]
 impl<S: Store> MetaEngine for S {
     async fn close_metadata(&self) -> Result<(), StoreError> {
         self.close().await
+    }
+
+    fn metadata_archive(&self) -> Option<&dyn Archive> {
+        self.archive()
     }
 }

@@ -77,6 +77,13 @@ pub const BLOCK_COUNTS: Table = Table::new("block_counts");
 pub const BLOCK_TRANSACTIONS: Table = Table::new("block_transactions");
 /// Blocks whose row in the index is of one that is not stored, by partition and CID.
 pub const BLOCK_RESTLESS: Table = Table::new("block_restless");
+/// Tables that say where blocks are: they mean nothing in another store.
+pub const OF_THE_STORE: [Table; 4] = [
+    BLOCK_INDEX,
+    BLOCK_COUNTS,
+    BLOCK_TRANSACTIONS,
+    BLOCK_RESTLESS,
+];
 /// Copies of users of other nodes, by user name.
 pub const MIRRORS: Table = Table::new("mirrors");
 /// Users on their way from or to this node, by user name.

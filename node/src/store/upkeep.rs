@@ -1,9 +1,9 @@
-//! What looking after stored data needs beyond reading and writing it: finding what does not fit, moving damaged
-//! copies aside, and keeping blocks in place while they are copied elsewhere.
+//! What looking after stored data needs beyond reading and writing it: finding what does not fit, and moving damaged
+//! copies aside.
 //!
 //! Nothing here ever deletes the only copy of anything.
 //!
-//! Spec: 40 REL-6, REL-12, REL-14.
+//! Spec: 40 REL-6, REL-14.
 
 use std::time::SystemTime;
 
@@ -58,22 +58,13 @@ pub struct Quarantined {
     pub since: SystemTime,
 }
 
-/// Files that no row names.
+/// Files or objects that no row names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Orphans {
     /// What was found.
     pub found: BlockCounts,
     /// How many of them were removed.
     pub removed: u64,
-}
-
-/// Keeps every block where it is: as long as it lives, deletions in held partitions keep their candidates.
-///
-/// Taken before a snapshot, it makes sure that every block of the snapshot can still be copied. Blocks may be
-/// put meanwhile.
-pub trait Hold: Send + Sync {
-    /// Lets deletions go on in one partition.
-    fn release(&self, partition: &Partition);
 }
 
 /// Maintenance of a store that keeps its blocks itself.
@@ -119,12 +110,6 @@ pub trait Upkeep: Send + Sync {
         correct: bool,
     ) -> Result<(BlockCounts, BlockCounts), StoreError>;
 
-    /// Holds all partitions. When the future resolves, no deletion that was decided before is under way.
-    ///
-    /// # Errors
-    /// Failures of the disk.
-    async fn hold(&self) -> Result<Box<dyn Hold>, StoreError>;
-
     /// Gives what is free inside of the database file back to the file system; returns the length of the file in bytes
     /// before and after. Everything else waits meanwhile.
     ///
@@ -137,30 +122,4 @@ pub trait Upkeep: Send + Sync {
     /// # Errors
     /// [`StoreError::Database`] when a page is damaged, and failures of the disk.
     async fn verify_pages(&self) -> Result<(), StoreError>;
-
-    /// Takes a consistent snapshot of all metadata and of the list of blocks.
-    ///
-    /// # Errors
-    /// Failures of the disk.
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError>;
-}
-
-/// Takes a row of metadata: table, key, value.
-pub type MetaSink<'a> = dyn FnMut(&str, &[u8], &[u8]) -> Result<(), StoreError> + 'a;
-/// Takes a block: space, name, size in bytes.
-pub type BlockSink<'a> = dyn FnMut(&Partition, &Cid, u32) -> Result<(), StoreError> + 'a;
-
-/// The committed state of one moment. Reading it is blocking.
-pub trait Snapshot: Send {
-    /// Hands every row of metadata to `row`, by table and key.
-    ///
-    /// # Errors
-    /// Failures of the disk, and what `row` returns.
-    fn metadata(&self, row: &mut MetaSink<'_>) -> Result<(), StoreError>;
-
-    /// Hands every block to `row`, by partition number and CID, with its size in bytes.
-    ///
-    /// # Errors
-    /// Failures of the disk, and what `row` returns.
-    fn blocks(&self, row: &mut BlockSink<'_>) -> Result<(), StoreError>;
 }

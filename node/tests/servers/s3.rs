@@ -22,7 +22,7 @@ pub(crate) const SECRET: &str = "kastro-test-secret";
 
 /// Names another server to use, as `host:port`; it has a bucket `blocks`. Tests that look at the files behind
 /// objects cannot pass there.
-const OTHER_SERVER: &str = "KASTRO_S3_TEST_SERVER";
+pub(crate) const OTHER_SERVER: &str = "KASTRO_S3_TEST_SERVER";
 /// Key for that server, as `id:secret`, if it is another than the one below.
 const OTHER_KEY: &str = "KASTRO_S3_TEST_KEY";
 

@@ -7,8 +7,8 @@ use std::{
 };
 
 use node::store::{
-    Batch, BlockStore as _, DiskOptions, DiskStore, FreeFloor, MetaStore as _, Store as _,
-    StoreError, Upkeep as _, tables,
+    Archive as _, Batch, BlockStore as _, DiskOptions, DiskStore, FreeFloor, MetaStore as _,
+    Store as _, StoreError, Upkeep as _, tables,
 };
 
 use super::contract::{alice, raw};

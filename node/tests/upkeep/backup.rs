@@ -14,12 +14,12 @@ use node::{
         RestoreOutcome, backup, restore, restore_as, restored, verify,
     },
     check::{RepairOptions, repair},
-    store::{BlockStore as _, Store, Upkeep as _},
+    store::{Archive as _, BlockStore as _, Store},
 };
 use tempfile::TempDir;
 
 use super::world::{World, open, space};
-use crate::conformance::harness::NOW;
+use crate::conformance::{account::update, harness::NOW};
 
 const NOW_SECONDS: i64 = NOW / 1000;
 
@@ -126,6 +126,48 @@ async fn rel_12_a_restore_on_another_machine_is_the_same_node() {
     let mut alice = alice;
     alice.save(&copy, 3).await;
     alice.assert_readable(&copy).await;
+}
+
+/// What was written after the backup is gone from the node, not from who wrote it: the node says how old it is, refuses
+/// to build on what it does not have, and takes it again.
+#[tokio::test]
+async fn rel_13_after_an_old_backup_the_node_says_so_and_clients_upload_again() {
+    let world = World::new().await;
+    let mut alice = world.user("alice", 7, 2).await;
+    let (_keep, to) = place();
+    back_up(&world, &to).await.unwrap();
+    let old_root = alice.root.clone();
+    alice.save(&world, 3).await;
+    let (outcome, copy) = restored_world(&to).await;
+    assert_eq!(outcome.age_seconds, 3 * 86_400);
+    let known = restored(&*copy.store).await.unwrap().unwrap();
+    assert_eq!(known.created_seconds, NOW_SECONDS);
+    assert_eq!(known.restored_seconds, NOW_SECONDS + 3 * 86_400);
+
+    // A device that has seen the newer version goes on from there and is refused.
+    let account = &alice.account;
+    let served = account.pointer(&copy.node, &account.home.writer()).await;
+    let newest = account.pointer(&world.node, &account.home.writer()).await;
+    assert_ne!(served, newest);
+    let next = alice.version() + 1;
+    let home = &account.home;
+    let onward = update(home, Some(&alice.root), Some(&old_root), Some(next));
+    let refused = account.set(&copy.node, &onward).await;
+    assert_ne!((refused.status, refused.body.as_slice()), (200, &[1][..]));
+    assert_eq!(account.pointer(&copy.node, &home.writer()).await, served);
+    // It uploads what it has, from the version that the node knows to one above all it has seen.
+    for n in 0..alice.fragments.len() {
+        alice.put_again(&copy, n).await;
+    }
+    let mut root = account.home_root().await;
+    root.data.tree = Some(alice.tree.cid().clone());
+    root.blocks.push(alice.tree.clone());
+    account.put_root(&copy.node, home, &root).await;
+    let again = update(home, Some(&old_root), Some(&root.cid()), Some(next));
+    let answer = account.set(&copy.node, &again).await;
+    assert_eq!((answer.status, answer.body), (200, vec![1]));
+    alice.assert_readable(&copy).await;
+    assert_eq!(copy.check().await.total(), 0);
 }
 
 /// From a disk to a bucket and a database: the node goes on with the data it had.
@@ -516,7 +558,7 @@ async fn folders_that_cannot_be_right_are_refused() {
     let nothing = restore(&options, &mut |_, _| true).await;
     assert!(matches!(nothing, Err(BackupError::NotABackup(_))));
     let memory = node::store::MemoryStore::new();
-    assert!(memory.upkeep().is_none());
+    assert!(memory.archive().is_none());
 }
 
 /// Only the owner may look into a backup: the node's keys are in it.

@@ -134,6 +134,48 @@ async fn rel_5_a_full_disk_is_told_apart_from_everything_else_and_recovers() {
     trouble(full, FULL, 400, true).await;
 }
 
+/// The operator keeps space for others: above that nothing is stored, and everything that does not need space, or gives
+/// some back, goes on.
+#[tokio::test]
+async fn wr_13_below_the_floor_of_free_space_only_new_blocks_are_refused() {
+    let world = World::new().await;
+    let mut alice = world.user("alice", 7, 3).await;
+    let bob = world.user("bob", 8, 1).await;
+    let old: Vec<_> = alice.fragments.iter().map(|b| b.cid().clone()).collect();
+    alice.save(&world, 2).await;
+    let world = World::above(world.stopped(), u64::MAX / 2).await;
+    for len in [1_000, 100_000] {
+        let answer = put(&world.node, &alice.account, 1, len).await;
+        assert_eq!((answer.status, answer.message().as_str()), (400, FULL));
+    }
+    alice.assert_readable(&world).await;
+    log_in(&world.node, &alice.account).await;
+    let data = alice.account.login_data(&alice.account.login, 9);
+    let answer = alice.account.set_login(&world.node, &data).await;
+    assert_eq!(answer.status, 200, "{}", answer.message());
+    // Space is given back, by a collection and by a pointer that is deleted.
+    let everything = node::gc::CollectOptions {
+        now: true,
+        ..node::gc::CollectOptions::default()
+    };
+    let collected = world.node.node.collect_garbage(&everything, &|_| ());
+    assert!(collected.await.unwrap().deleted.blocks >= 3);
+    for cid in &old {
+        let block = world.store.block(&space("alice"), cid).await.unwrap();
+        assert!(block.is_none());
+    }
+    let home = &alice.account.home;
+    let end = update(home, Some(&alice.root), None, Some(alice.version() + 1));
+    let answer = alice.account.set(&world.node, &end).await;
+    assert_eq!(answer.status, 200, "{}", answer.message());
+    let collected = world.node.node.collect_garbage(&everything, &|_| ());
+    assert!(collected.await.unwrap().deleted.blocks >= 3);
+    // The floor is lowered, or others have made space.
+    let world = World::at(world.stopped()).await;
+    let answer = put(&world.node, &bob.account, 1, 100_000).await;
+    assert_eq!(answer.status, 200, "{}", answer.message());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rel_5_a_disk_that_turned_read_only_goes_on_being_read() {
     let stuck = Plan {

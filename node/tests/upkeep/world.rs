@@ -12,9 +12,7 @@ use node::{
     Config, Node,
     check::{CheckOptions, Report, check},
     clock::ManualClock,
-    store::{
-        DiskOptions, DiskStore, FreeFloor, MetaStore as _, Partition, Store, disk::Disk, tables,
-    },
+    store::{DiskOptions, DiskStore, FreeFloor, Partition, Store, disk::Disk, tables},
 };
 use pki::{pointer::SignedPointer, wire::block_group::BlockFormat};
 use tempfile::TempDir;
@@ -43,6 +41,12 @@ impl Folder {
             Self::Ours(folder) => folder.path(),
             Self::Theirs(path) => path,
         }
+    }
+}
+
+impl From<PathBuf> for Folder {
+    fn from(folder: PathBuf) -> Self {
+        Self::Theirs(folder)
     }
 }
 
@@ -148,19 +152,8 @@ impl World {
         Self::at(folder).await
     }
 
-    /// Signs a user up and stores `fragments` blocks below the home pointer.
     pub(crate) async fn user(&self, name: &str, seed: u8, fragments: u8) -> Files {
-        let account = Account::sign_up(&self.node, name, seed).await;
-        let root = account.home_root().await.cid();
-        let mut files = Files {
-            account,
-            fragments: Vec::new(),
-            tree: cbor_block("nothing", &[]),
-            root,
-            sequence: 1,
-        };
-        files.save(self, fragments).await;
-        files
+        Files::sign_up(&self.node, name, seed, fragments).await
     }
 
     pub(crate) async fn check(&self) -> Report {
@@ -218,9 +211,13 @@ impl Files {
 
     /// Finds out what a user has stored; `None` for one who is not signed up.
     pub(crate) async fn resume(world: &World, name: &str, seed: u8) -> Option<Self> {
+        Self::resume_in(&*world.store, name, seed).await
+    }
+
+    pub(crate) async fn resume_in(store: &dyn Store, name: &str, seed: u8) -> Option<Self> {
         let account = Account::new(name, seed);
         let key = account.home.writer().cid().to_bytes();
-        let signed = world.store.get(tables::POINTERS, &key).await.unwrap()?;
+        let signed = store.get(tables::POINTERS, &key).await.unwrap()?;
         let pointer = SignedPointer::verify(&account.home.secret().public(), signed).unwrap();
         let root = pointer.update().updated().unwrap().clone();
         let sequence = pointer.update().sequence().unwrap();
@@ -245,9 +242,28 @@ impl Files {
         Some(files)
     }
 
+    /// Signs a user up and stores `fragments` blocks below the home pointer.
+    pub(crate) async fn sign_up(node: &TestNode, name: &str, seed: u8, fragments: u8) -> Self {
+        let account = Account::sign_up(node, name, seed).await;
+        let root = account.home_root().await.cid();
+        let mut files = Self {
+            account,
+            fragments: Vec::new(),
+            tree: cbor_block("nothing", &[]),
+            root,
+            sequence: 1,
+        };
+        files.save_at(node, fragments).await;
+        files
+    }
+
     /// Stores a new version with this many fragments and points to it.
     pub(crate) async fn save(&mut self, world: &World, fragments: u8) {
-        let (node, account) = (&world.node, &self.account);
+        self.save_at(&world.node, fragments).await;
+    }
+
+    pub(crate) async fn save_at(&mut self, node: &TestNode, fragments: u8) {
+        let account = &self.account;
         let number = self.sequence + 1;
         let (fragments, tree) = version(&account.name, number, fragments);
         let raw: Vec<_> = fragments.iter().map(|b| b.bytes().clone()).collect();
@@ -289,11 +305,15 @@ impl Files {
 
     /// Asserts that everything the user's pointer leads to can be read.
     pub(crate) async fn assert_readable(&self, world: &World) {
+        self.assert_readable_at(&world.node).await;
+    }
+
+    pub(crate) async fn assert_readable_at(&self, node: &TestNode) {
         let pointer = self.account.home.writer();
-        assert!(!self.account.pointer(&world.node, &pointer).await.is_empty());
+        assert!(!self.account.pointer(node, &pointer).await.is_empty());
         for block in self.fragments.iter().chain([&self.tree]) {
             let target = self.account.get_target(block.cid());
-            assert_eq!(world.node.ok(&target, "").await, block.bytes().as_ref());
+            assert_eq!(node.ok(&target, "").await, block.bytes().as_ref());
         }
     }
 }

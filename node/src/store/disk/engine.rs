@@ -27,10 +27,9 @@ use super::{
     },
     medium::{Disk, LockGuard},
     open,
-    upkeep::Holds,
     writer::{Failure, Job, QUEUE_JOBS, Writer},
 };
-use crate::store::{Deleted, Generation, Partition, StoreError, TransactionId};
+use crate::store::{Deleted, Generation, Partition, StoreError, TransactionId, archive::Holds};
 
 /// Bytes of writes that may wait or be under way, in units of [`BUDGET_UNIT_BYTES`].
 const BUDGET_UNITS: u32 = 1024;

@@ -16,10 +16,11 @@ use super::{
     },
     log::{Changes, Target},
     protected::Protected,
-    upkeep::{Holds, count},
+    upkeep::count,
 };
 use crate::store::{
     Batch, BlockCounts, CommitOutcome, Deleted, Generation, Partition, StoreError, TransactionId,
+    archive::Holds,
 };
 
 /// One operation of the writer.

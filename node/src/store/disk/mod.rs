@@ -6,6 +6,7 @@
 //!
 //! Spec: 40 §11.2.
 
+mod archive;
 mod database;
 mod engine;
 mod fault;
@@ -37,7 +38,7 @@ use self::{
     },
 };
 use super::{
-    Batch, BlockCounts, BlockInfo, BlockStore, Clock, CommitOutcome, Deleted, Generation,
+    Archive, Batch, BlockCounts, BlockInfo, BlockStore, Clock, CommitOutcome, Deleted, Generation,
     MAX_DELETE_BLOCKS, MAX_LIST_BLOCKS, MAX_SCAN_ROWS, MetaStore, Misuse, Partition, Store,
     StoreError, Table, TransactionId, Upkeep, block::check_put,
 };
@@ -372,6 +373,10 @@ impl Store for DiskStore {
     }
 
     fn upkeep(&self) -> Option<&dyn Upkeep> {
+        Some(self)
+    }
+
+    fn archive(&self) -> Option<&dyn Archive> {
         Some(self)
     }
 }

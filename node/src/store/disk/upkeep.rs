@@ -1,9 +1,8 @@
 //! Maintenance of the data folder: what [`Upkeep`] promises, on files and rows.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use champ::{Block, Cid};
-use parking_lot::Mutex;
 use redb::ReadTransaction;
 
 use super::{
@@ -13,54 +12,14 @@ use super::{
     group::{Answer, Operation},
     layout::{
         BlockFile, INDEX, IndexRow, META, PartitionNumber, PartitionRow, Place, QuarantineRow,
-        damaged, index_cid, index_key, meta_table, partition_key, partition_name, quarantine_key,
+        damaged, index_cid, index_key, partition_key, partition_name, quarantine_key,
         quarantine_prefix,
     },
 };
 use crate::store::{
-    BlockCounts, BlockSink, Copy, Hold, MAX_QUARANTINE_PAGE, MetaSink, Orphans, Partition,
-    Quarantine, Quarantined, Snapshot, StoreError, Upkeep,
+    BlockCounts, Copy, MAX_QUARANTINE_PAGE, Orphans, Partition, Quarantine, Quarantined,
+    StoreError, Upkeep,
 };
-
-/// The holds that are alive.
-///
-/// A hold names what it has released, so that partitions made after it began are held too.
-#[derive(Debug, Default)]
-pub(super) struct Holds(Mutex<Vec<Arc<Held>>>);
-
-/// One hold: everything but what it has released.
-#[derive(Debug, Default)]
-struct Held {
-    released: Mutex<std::collections::BTreeSet<Partition>>,
-}
-
-impl Holds {
-    /// Returns true when blocks of a partition must stay.
-    pub(super) fn is_held(&self, partition: &Partition) -> bool {
-        let holds = self.0.lock();
-        holds
-            .iter()
-            .any(|hold| !hold.released.lock().contains(partition))
-    }
-}
-
-struct DiskHold {
-    engine: Arc<Engine>,
-    held: Arc<Held>,
-}
-
-impl Hold for DiskHold {
-    fn release(&self, partition: &Partition) {
-        self.held.released.lock().insert(partition.clone());
-    }
-}
-
-impl Drop for DiskHold {
-    fn drop(&mut self) {
-        let mut holds = self.engine.holds.0.lock();
-        holds.retain(|held| !Arc::ptr_eq(held, &self.held));
-    }
-}
 
 #[async_trait::async_trait]
 impl Upkeep for DiskStore {
@@ -231,18 +190,6 @@ impl Upkeep for DiskStore {
         .await
     }
 
-    async fn hold(&self) -> Result<Box<dyn Hold>, StoreError> {
-        let held = Arc::new(Held::default());
-        self.engine.holds.0.lock().push(held.clone());
-        let hold = DiskHold {
-            engine: self.engine.clone(),
-            held,
-        };
-        // The writer thread works one group at a time: behind this, earlier deletions are over.
-        self.engine.operate(Operation::Nothing).await?;
-        Ok(Box::new(hold))
-    }
-
     async fn compact(&self) -> Result<(u64, u64), StoreError> {
         let engine = self.engine.clone();
         blocking(move || engine.compact()).await
@@ -251,10 +198,6 @@ impl Upkeep for DiskStore {
     async fn verify_pages(&self) -> Result<(), StoreError> {
         let engine = self.engine.clone();
         blocking(move || engine.verify_pages()).await
-    }
-
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
-        Ok(Box::new(DiskSnapshot(self.engine.snapshot()?)))
     }
 }
 
@@ -292,34 +235,6 @@ pub(super) fn partition_names(
         names.insert(row.number, partition_name(key.value())?);
     }
     Ok(names)
-}
-
-struct DiskSnapshot(ReadTransaction);
-
-impl Snapshot for DiskSnapshot {
-    fn metadata(&self, row: &mut MetaSink<'_>) -> Result<(), StoreError> {
-        let meta = self.0.open_table(META).map_err(database_fault)?;
-        for entry in meta.range::<&[u8]>(..).map_err(database_fault)? {
-            let (key, value) = entry.map_err(database_fault)?;
-            if let Some((table, key)) = meta_table(key.value())? {
-                row(table, key, value.value())?;
-            }
-        }
-        Ok(())
-    }
-
-    fn blocks(&self, row: &mut BlockSink<'_>) -> Result<(), StoreError> {
-        let names = partition_names(&self.0)?;
-        let index = self.0.open_table(INDEX).map_err(database_fault)?;
-        for entry in index.range::<&[u8]>(..).map_err(database_fault)? {
-            let (key, value) = entry.map_err(database_fault)?;
-            let number = PartitionNumber::of_key(key.value())?;
-            let partition = names.get(&number).ok_or(damaged("index"))?;
-            let size = IndexRow::decode(value.value())?.size_bytes;
-            row(partition, &index_cid(key.value())?, size)?;
-        }
-        Ok(())
-    }
 }
 
 impl Engine {

@@ -20,9 +20,8 @@ use super::{
     group::{Answer, Group, Operation},
     layout::BlockFile,
     protected::Protected,
-    upkeep::Holds,
 };
-use crate::store::StoreError;
+use crate::store::{StoreError, archive::Holds};
 
 /// Most operations in one group.
 const MAX_GROUP_JOBS: usize = 512;

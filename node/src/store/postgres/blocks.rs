@@ -96,6 +96,13 @@ impl BlockStore for PostgresStore {
         if candidates.len() > MAX_DELETE_BLOCKS {
             return Err(Misuse::TooManyRows(candidates.len()).into());
         }
+        // Held until the blocks are gone.
+        let Some(_begun) = self.gate.enter(partition).await else {
+            return Ok(Deleted {
+                kept: candidates.len() as u64,
+                ..Deleted::default()
+            });
+        };
         let (cids, generations): (Vec<Vec<u8>>, Vec<i64>) = candidates
             .into_iter()
             .map(|(cid, generation)| {

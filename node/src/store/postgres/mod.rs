@@ -10,6 +10,7 @@
 //!
 //! Spec: 40 §11.
 
+mod archive;
 mod blocks;
 mod fault;
 mod meta;
@@ -35,19 +36,21 @@ use self::{
     pool::Pool,
     tls::Tls,
 };
-use super::{Clock, Store, StoreError};
+use super::{Archive, Clock, Store, StoreError, archive::DeletionGate};
 
 /// Attempts at a statement that the server rolled back because of others.
 const MAX_ATTEMPTS: usize = 5;
 /// What a statement may take beyond the time-out that the server keeps, before the connection is given up.
 const GRACE: Duration = Duration::from_secs(15);
 
-/// A store in a PostgreSQL database.
+/// A store in a PostgreSQL database. Clones share everything.
+#[derive(Clone)]
 pub struct PostgresStore {
     pool: Arc<Pool>,
     lock_space: i32,
     answer_within: Duration,
     clock: Clock,
+    gate: Arc<DeletionGate>,
 }
 
 impl PostgresStore {
@@ -74,6 +77,7 @@ impl PostgresStore {
             lock_space,
             answer_within: options.statement_timeout + GRACE,
             clock: options.clock,
+            gate: Arc::default(),
         })
     }
 
@@ -174,6 +178,10 @@ impl Store for PostgresStore {
     async fn close(&self) -> Result<(), StoreError> {
         self.pool.close();
         Ok(())
+    }
+
+    fn archive(&self) -> Option<&dyn Archive> {
+        Some(self)
     }
 }
 

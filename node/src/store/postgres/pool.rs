@@ -127,6 +127,17 @@ impl Pool {
         })
     }
 
+    /// Makes a connection that is none of the pool's: it ends when it is dropped.
+    ///
+    /// # Errors
+    /// As [`Pool::take`].
+    pub(super) async fn separate(&self) -> Result<Connection, StoreError> {
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(StoreError::Closed);
+        }
+        self.connect_patiently().await
+    }
+
     fn idle_connection(&self) -> Option<Connection> {
         let mut idle = self.idle.lock();
         while let Some(connection) = idle.pop() {

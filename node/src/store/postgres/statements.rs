@@ -21,6 +21,10 @@ pub(super) const SCAN_TO: &str = "SELECT key, value FROM (
     FROM (SELECT key, value FROM entry WHERE tab = $1 AND key >= $2 AND key < $5 ORDER BY key LIMIT $3) page
 ) counted WHERE before < $4::bigint ORDER BY key";
 
+/// The table after one.
+pub(super) const NEXT_TABLE: &str =
+    "SELECT tab FROM entry WHERE tab > $1 ORDER BY tab, key LIMIT 1";
+
 /// See the migration.
 pub(super) const COMMIT: &str =
     "SELECT failed, actual FROM commit_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";

@@ -17,6 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use champ::{Block, Cid, MAX_BLOCK_BYTES, text::to_hex};
+use futures_util::stream::BoxStream;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
@@ -24,7 +25,7 @@ use crate::{
     random::random,
     store::{
         Partition, StoreError,
-        split::{BlockBytes, BlockHead},
+        split::{BlockBytes, BlockHead, ListedBytes},
     },
 };
 
@@ -127,6 +128,10 @@ impl Cached {
 impl BlockBytes for Cached {
     async fn put(&self, partition: &Partition, block: &Block) -> Result<(), StoreError> {
         self.behind.put(partition, block).await
+    }
+
+    fn list(&self) -> BoxStream<'_, Result<ListedBytes, StoreError>> {
+        self.behind.list()
     }
 
     async fn get(&self, partition: &Partition, cid: &Cid) -> Result<Option<Bytes>, StoreError> {

@@ -20,6 +20,7 @@ mod signer;
 pub use cache::CacheCounts;
 pub use credentials::{S3Credentials, S3Key};
 pub use options::{BadS3Url, S3Options};
+pub(crate) use probe::MARKER_KEY as BUCKET_ROW;
 
 use std::{
     path::PathBuf,

@@ -2,8 +2,9 @@
 
 use champ::{Cid, text};
 use object_store::path::Path;
+use pki::username::Username;
 
-use crate::store::Partition;
+use crate::{directory::partition_of, store::Partition};
 
 /// Folder of the node's own objects; no user's folder begins with a dot.
 const OWN_FOLDER: &str = ".kastro";
@@ -47,6 +48,27 @@ impl Names {
         self.join(&[OWN_FOLDER, name])
     }
 
+    /// Returns what all names have in front; `None` for nothing.
+    pub(super) fn root(&self) -> Option<Path> {
+        (!self.prefix.is_empty()).then(|| Path::from(self.prefix.as_str()))
+    }
+
+    /// Returns the block whose name this is.
+    pub(super) fn parsed(&self, name: &Path) -> Option<(Partition, Cid)> {
+        let rest = match self.prefix.as_str() {
+            "" => name.as_ref(),
+            prefix => name.as_ref().strip_prefix(prefix)?.strip_prefix('/')?,
+        };
+        let (folder, key) = rest.split_once('/')?;
+        let partition = match folder.strip_prefix("p.") {
+            Some(partition) => Partition::new(partition).ok()?,
+            None => partition_of(&Username::parse(folder).ok()?).ok()?,
+        };
+        let cid = Cid::decode(&text::from_base32_upper(key).ok()?).ok()?;
+        // Other spellings of the same are other objects.
+        (self.block(&partition, &cid) == *name).then_some((partition, cid))
+    }
+
     fn join(&self, parts: &[&str]) -> Path {
         Path::from_iter(self.prefix.split('/').chain(parts.iter().copied()))
     }
@@ -79,6 +101,33 @@ fn folder(partition: &Partition) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_read_back_and_other_objects_are_not_blocks() {
+        let cid = Cid::of_raw(b"x");
+        for prefix in ["", "a/b"] {
+            let names = Names::new(prefix).unwrap();
+            for user in ["u-alice", "x-ifwgsy3f", "w1", "alice"] {
+                let partition = partition(user);
+                let name = names.block(&partition, &cid);
+                assert_eq!(
+                    names.parsed(&name),
+                    Some((partition, cid.clone())),
+                    "{name}"
+                );
+            }
+            assert_eq!(names.parsed(&names.own("data-set")), None);
+            let lower = cid.storage_key().to_lowercase();
+            for other in ["alice", "alice/x", &format!("alice/{lower}"), "a/b/c/d"] {
+                let name = Path::from_iter(prefix.split('/').chain(other.split('/')));
+                assert_eq!(names.parsed(&name), None, "{name}");
+            }
+            let elsewhere = Names::new("a/bc")
+                .unwrap()
+                .block(&partition("u-alice"), &cid);
+            assert_eq!(names.parsed(&elsewhere), None);
+        }
+    }
 
     fn partition(name: &str) -> Partition {
         Partition::new(name).unwrap()

@@ -4,7 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use champ::{Block, Cid, MAX_BLOCK_BYTES};
-use futures_util::{StreamExt as _, stream};
+use futures_util::{
+    StreamExt as _, TryStreamExt as _,
+    stream::{self, BoxStream},
+};
 use object_store::{
     GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutPayload, aws::AmazonS3, path::Path,
 };
@@ -16,7 +19,7 @@ use super::{
 };
 use crate::store::{
     Partition, StoreError,
-    split::{BlockBytes, BlockHead, HEAD_BYTES},
+    split::{BlockBytes, BlockHead, HEAD_BYTES, ListedBytes},
 };
 
 /// Deletions of single objects that one call has in flight.
@@ -130,6 +133,23 @@ impl BlockBytes for Objects {
         let range = GetRange::Bounded(0..HEAD_BYTES as u64);
         let found = self.fetch(&path, Some(range)).await?;
         Ok(found.map(|(size_bytes, head)| BlockHead { size_bytes, head }))
+    }
+
+    fn list(&self) -> BoxStream<'_, Result<ListedBytes, StoreError>> {
+        let objects = self.store.list(self.names.root().as_ref());
+        let listed = objects.try_filter_map(move |object| async move {
+            // What is no block's name is nobody's business here: it may be of another program.
+            let block = self.names.parsed(&object.location);
+            Ok(block.map(|(partition, cid)| ListedBytes {
+                partition,
+                cid,
+                size_bytes: object.size,
+                modified: object.last_modified.into(),
+            }))
+        });
+        listed
+            .map_err(|error| failed("list the blocks", error))
+            .boxed()
     }
 
     async fn remove(&self, partition: &Partition, cids: &[Cid]) -> Vec<Result<(), StoreError>> {

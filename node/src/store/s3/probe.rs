@@ -13,7 +13,7 @@ use crate::{
 /// Name of the object that says which data set the blocks below a prefix belong to.
 const MARKER: &str = "data-set";
 /// Key of the same in the metadata.
-const MARKER_KEY: &[u8] = b"object store data set";
+pub(crate) const MARKER_KEY: &[u8] = b"object store data set";
 /// What the metadata says before the marker is known to be written.
 const UNCONFIRMED: u8 = b'?';
 

@@ -1,7 +1,10 @@
 //! Where the bytes of blocks are kept when their metadata is elsewhere.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use champ::{Block, Cid};
+use futures_util::stream::BoxStream;
 
 use crate::store::{Partition, StoreError};
 
@@ -15,6 +18,19 @@ pub struct BlockHead {
     pub size_bytes: u64,
     /// Its first bytes, at most [`HEAD_BYTES`].
     pub head: Bytes,
+}
+
+/// Bytes as a listing shows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedBytes {
+    /// Partition.
+    pub partition: Partition,
+    /// The name they are kept under.
+    pub cid: Cid,
+    /// Their length.
+    pub size_bytes: u64,
+    /// When they were stored last, by the clock of the place.
+    pub modified: SystemTime,
 }
 
 /// Keeps bytes by partition and CID, and knows nothing else about them.
@@ -42,6 +58,11 @@ pub trait BlockBytes: Send + Sync {
     /// Failures of the storage.
     async fn head(&self, partition: &Partition, cid: &Cid)
     -> Result<Option<BlockHead>, StoreError>;
+
+    /// Lists all bytes that are kept, in no particular order; nothing where a place cannot do that.
+    fn list(&self) -> BoxStream<'_, Result<ListedBytes, StoreError>> {
+        Box::pin(futures_util::stream::empty())
+    }
 
     /// Returns what an operator may watch: name, meaning, value.
     fn gauges(&self) -> Vec<(&'static str, &'static str, u64)> {

@@ -16,6 +16,13 @@ impl Inner {
         candidates: Vec<(Cid, Generation)>,
     ) -> Result<Deleted, StoreError> {
         let candidates = distinct(candidates.into_iter());
+        // Until the rows say so; what is marked then goes, also under a hold that began later.
+        let Some(begun) = self.gate.enter(partition).await else {
+            return Ok(Deleted {
+                kept: candidates.len() as u64,
+                ..Deleted::default()
+            });
+        };
         for _ in 0..MAX_ATTEMPTS {
             let rows = self
                 .index
@@ -43,6 +50,7 @@ impl Inner {
                 return Ok(deleted);
             }
             if self.index.change(partition, &changes, None).await? {
+                drop(begun);
                 self.finish_deletions(partition, changes).await?;
                 return Ok(deleted);
             }

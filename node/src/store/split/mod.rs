@@ -9,10 +9,11 @@
 //!   than any put takes; a put that meets a `deleting` row waits.
 //!
 //! So a live row always means that its bytes were stored after the last removal. Bytes without a row are what
-//! a crash leaves behind: they take space and nothing else.
+//! a crash leaves behind: they take space and nothing else, until a sweep (`strays`) removes them.
 //!
 //! Spec: 12 §1, §4.2, §4.4, 40 §11.
 
+mod archive;
 mod bytes;
 mod delete;
 mod direct;
@@ -20,11 +21,12 @@ mod index;
 mod put;
 mod row;
 mod settle;
+mod strays;
 
 #[cfg(test)]
 mod tests;
 
-pub use self::bytes::{BlockBytes, BlockHead, HEAD_BYTES};
+pub use self::bytes::{BlockBytes, BlockHead, HEAD_BYTES, ListedBytes};
 
 use std::{
     fmt,
@@ -43,9 +45,9 @@ use self::{
     row::{Row, State},
 };
 use super::{
-    Batch, BlockCounts, BlockInfo, BlockStore, Clock, CommitOutcome, Deleted, DirectAccess,
-    Generation, MAX_DELETE_BLOCKS, MetaEngine, MetaStore, Misuse, Partition, Store, StoreError,
-    Table, TransactionId, block::check_put,
+    Archive, Batch, BlockCounts, BlockInfo, BlockStore, Clock, CommitOutcome, Deleted,
+    DirectAccess, Generation, MAX_DELETE_BLOCKS, MetaEngine, MetaStore, Misuse, Orphans, Partition,
+    Store, StoreError, Table, TransactionId, archive::DeletionGate, block::check_put,
 };
 
 /// How long a put may take from reading its rows to committing them; it begins again after that.
@@ -77,6 +79,7 @@ struct Inner {
     bytes: Arc<dyn BlockBytes>,
     signer: Option<Arc<dyn RequestSigner>>,
     is_closed: AtomicBool,
+    gate: Arc<DeletionGate>,
 }
 
 pub use self::direct::RequestSigner;
@@ -95,6 +98,7 @@ impl SplitStore {
                 bytes,
                 signer,
                 is_closed: AtomicBool::new(false),
+                gate: Arc::default(),
             }),
         }
     }
@@ -290,8 +294,18 @@ impl Store for SplitStore {
         self.inner.index.meta.close_metadata().await
     }
 
+    async fn strays(&self, remove: bool) -> Result<Orphans, StoreError> {
+        self.inner.check_open()?;
+        self.inner.strays(remove).await
+    }
+
     fn gauges(&self) -> Vec<(&'static str, &'static str, u64)> {
         self.inner.bytes.gauges()
+    }
+
+    fn archive(&self) -> Option<&dyn Archive> {
+        let metadata = self.inner.index.meta.metadata_archive();
+        metadata.map(|_| self as &dyn Archive)
     }
 
     fn direct(&self) -> Option<&dyn DirectAccess> {

@@ -6,11 +6,15 @@ use std::{
     time::SystemTime,
 };
 
+use futures_util::{StreamExt as _, stream, stream::BoxStream};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::*;
 use crate::store::{MemoryStore, tables};
+
+/// Where the clock begins, seconds since 1970.
+const START: u64 = 1_800_000_000;
 
 /// Bytes in memory, with gates before the calls.
 #[derive(Default)]
@@ -77,6 +81,20 @@ impl BlockBytes for Gated {
         }))
     }
 
+    /// Everything was stored when the clock of these tests began.
+    fn list(&self) -> BoxStream<'_, Result<ListedBytes, StoreError>> {
+        let stored = self.stored.lock();
+        let listed = stored.iter().map(|((partition, cid), bytes)| {
+            Ok(ListedBytes {
+                partition: partition.clone(),
+                cid: cid.clone(),
+                size_bytes: bytes.len() as u64,
+                modified: SystemTime::UNIX_EPOCH + Duration::from_secs(START),
+            })
+        });
+        stream::iter(listed.collect::<Vec<_>>()).boxed()
+    }
+
     async fn remove(&self, partition: &Partition, cids: &[Cid]) -> Vec<Result<(), StoreError>> {
         self.pass("remove").await;
         let mut stored = self.stored.lock();
@@ -104,7 +122,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let bytes = Arc::new(Gated::default());
-        let seconds = Arc::new(AtomicU64::new(1_800_000_000));
+        let seconds = Arc::new(AtomicU64::new(START));
         let now = seconds.clone();
         let clock: Clock = Arc::new(move || {
             SystemTime::UNIX_EPOCH + Duration::from_secs(now.load(Ordering::SeqCst))
@@ -328,4 +346,82 @@ async fn metadata_of_others_is_left_alone() {
     bench.put(&block(1)).await;
     let value = bench.store.get(tables::NODE, b"k").await.unwrap();
     assert_eq!(value.unwrap(), "v");
+}
+
+impl Bench {
+    /// Leaves bytes without a row, as a process that died in a put does.
+    fn leave(&self, block: &Block) {
+        let key = (alice(), block.cid().clone());
+        self.bytes.stored.lock().insert(key, block.bytes().clone());
+    }
+
+    fn pass_time(&self, time: Duration) {
+        self.seconds.fetch_add(time.as_secs(), Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_no_row_knows_go_when_they_are_old() {
+    let bench = Bench::new();
+    let (stray, live) = (block(1), block(2));
+    bench.put(&live).await;
+    bench.leave(&stray);
+    let none = bench.store.strays(true).await.unwrap();
+    assert_eq!(none, Orphans::default());
+    bench.pass_time(strays::SAFE_AGE + Duration::from_secs(1));
+    let found = bench.store.strays(false).await.unwrap();
+    assert_eq!((found.found.blocks, found.found.bytes), (1, 100));
+    assert_eq!(found.removed, 0);
+    assert!(bench.bytes.has(stray.cid()));
+    let swept = bench.store.strays(true).await.unwrap();
+    assert_eq!((swept.found.blocks, swept.removed), (1, 1));
+    assert!(!bench.bytes.has(stray.cid()));
+    assert_eq!(bench.read(&live).await, Some(live));
+    assert_eq!(bench.listed().await.len(), 1);
+    let again = bench.store.strays(true).await.unwrap();
+    assert_eq!(again.found.blocks, 0);
+    bench.put(&stray).await;
+    assert_eq!(bench.read(&stray).await, Some(stray));
+    let counts = bench.store.block_counts(&alice()).await.unwrap();
+    assert_eq!(counts.blocks, 2);
+}
+
+#[tokio::test]
+async fn rel_8_a_put_whose_bytes_are_swept_before_its_commit_stores_them_again() {
+    let bench = Bench::new();
+    let block = block(1);
+    bench.leave(&block);
+    let gate = bench.bytes.close("after put");
+    let (store, wanted) = (bench.store.clone(), block.clone());
+    let put = tokio::spawn(async move { store.put_blocks(&alice(), vec![wanted], None).await });
+    gate.arrived.notified().await;
+    // The listing is of before the put: its time still is that of the older bytes.
+    bench.pass_time(strays::SAFE_AGE + Duration::from_secs(1));
+    let swept = bench.store.strays(true).await.unwrap();
+    assert_eq!(swept.removed, 1);
+    assert!(!bench.bytes.has(block.cid()));
+    gate.open.notify_one();
+    put.await.unwrap().unwrap();
+    assert_eq!(bench.read(&block).await, Some(block));
+}
+
+#[tokio::test]
+async fn rel_8_a_put_that_meets_a_sweep_waits_for_it() {
+    let bench = Bench::new();
+    let block = block(1);
+    bench.leave(&block);
+    bench.pass_time(strays::SAFE_AGE + Duration::from_secs(1));
+    let gate = bench.bytes.close("remove");
+    let store = bench.store.clone();
+    let sweep = tokio::spawn(async move { store.strays(true).await });
+    gate.arrived.notified().await;
+    let (store, wanted) = (bench.store.clone(), block.clone());
+    let put = tokio::spawn(async move { store.put_blocks(&alice(), vec![wanted], None).await });
+    while !put.is_finished() && bench.bytes.puts.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+        gate.open.notify_one();
+    }
+    put.await.unwrap().unwrap();
+    assert_eq!(sweep.await.unwrap().unwrap().removed, 1);
+    assert_eq!(bench.read(&block).await, Some(block));
 }

@@ -343,3 +343,48 @@ async fn several_nodes_over_one_data_set_see_each_other() {
         }
     }
 }
+
+/// A process that dies between storing an object and committing its row leaves the object behind.
+#[tokio::test]
+async fn objects_that_no_row_knows_are_found_and_removed_when_they_are_old() {
+    let Some(server) = server() else { return };
+    let prefix = S3Server::fresh_prefix();
+    let store = open(&server.options(&prefix)).await;
+    let (live, stray, young, foreign) = (raw(1, 100), raw(2, 200), raw(3, 300), raw(4, 400));
+    store
+        .put_blocks(&alice(), vec![live.clone()], None)
+        .await
+        .unwrap();
+    let folder = server.file(&format!("{prefix}/p.alice"));
+    let leave = |name: &str, block: &champ::Block, days: u64| {
+        let path = folder.join(name);
+        std::fs::write(&path, block.bytes()).unwrap();
+        let then = SystemTime::now() - std::time::Duration::from_secs(days * 86_400);
+        std::fs::File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_modified(then))
+            .unwrap();
+        path
+    };
+    let old = leave(&stray.cid().storage_key(), &stray, 2);
+    let fresh = leave(&young.cid().storage_key(), &young, 0);
+    let other = leave("not-a-block", &foreign, 2);
+    leave(&live.cid().storage_key(), &live, 2);
+    let found = store.strays(false).await.unwrap();
+    assert_eq!((found.found.blocks, found.found.bytes), (1, 200));
+    assert!(old.exists());
+    let swept = store.strays(true).await.unwrap();
+    assert_eq!(swept.removed, 1);
+    assert!(!old.exists() && fresh.exists() && other.exists());
+    let read = store.block(&alice(), live.cid()).await.unwrap();
+    assert_eq!(read, Some(live));
+    store
+        .put_blocks(&alice(), vec![stray.clone()], None)
+        .await
+        .unwrap();
+    assert_eq!(
+        store.block(&alice(), stray.cid()).await.unwrap(),
+        Some(stray)
+    );
+}
