@@ -33,7 +33,7 @@ use crate::{
     args::{Cli, Command},
     commands::{
         backup, cat, check, config as config_command, doctor, du, find, gateway as gateway_command,
-        gc, get, invite, login, ls, messages, mirror, mkdir, mv, names, passwd, publish, put,
+        gc, get, invite, link, login, ls, messages, mirror, mkdir, mv, names, passwd, publish, put,
         quota, relocate, rm, scrub, serve, signup, space, space_requests, stat,
         sync as sync_command, tree, users, waitlist, web_hash, write,
     },
@@ -152,6 +152,7 @@ async fn client_command(command: &Command, output: Output) -> Result<(), Failure
         Command::Names(args) => Box::pin(names::run(args, output)).await,
         Command::Publish(args) => Box::pin(publish::run(args, output)).await,
         Command::Unpublish(args) => Box::pin(publish::take_back(args, output)).await,
+        Command::Link(args) => Box::pin(link::run(args, output)).await,
         Command::Gateway(args) => Box::pin(gateway_command::run(args, output)).await,
     }
 }

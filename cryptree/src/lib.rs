@@ -137,6 +137,7 @@ pub mod properties;
 mod replay;
 pub mod sandbox;
 pub mod secret_link;
+pub mod shared_with;
 pub mod transport;
 pub mod upload_record;
 

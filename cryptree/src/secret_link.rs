@@ -63,6 +63,11 @@ impl LinkPassword {
         Self(password)
     }
 
+    /// Takes a password that was written down; none for an empty text.
+    pub fn of_text(text: String) -> Option<Self> {
+        (!text.is_empty()).then_some(Self(text))
+    }
+
     /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -23,3 +23,4 @@ mod node_vectors;
 mod properties_vectors;
 mod record_vectors;
 mod security;
+mod shared_with_vectors;

@@ -6,6 +6,7 @@
 mod account;
 mod connection;
 mod files;
+mod link;
 mod look;
 mod network;
 mod operator;
@@ -24,6 +25,7 @@ pub use files::{
     CatArgs, CpArgs, GetArgs, LinkRule, LsArgs, MkdirArgs, MvArgs, PutArgs, RmArgs, StatArgs,
     TruncateArgs, WriteArgs,
 };
+pub use link::{LinkArgs, LinkCommand, LinkGetArgs, LinkListArgs, LinkNewArgs, LinkRemoveArgs};
 pub use look::{DuArgs, FindArgs, Kind, TreeArgs};
 pub use network::{
     MirrorAddArgs, MirrorAllowArgs, MirrorArgs, MirrorCommand, MirrorNodeArgs, MirrorUserArgs,
@@ -46,6 +48,7 @@ use account::{LOGIN_EXAMPLES, PASSWD_EXAMPLES, SHELL_EXAMPLES, SIGNUP_EXAMPLES};
 use files::{
     CAT_EXAMPLES, GET_EXAMPLES, LS_EXAMPLES, MV_EXAMPLES, PUT_EXAMPLES, RM_EXAMPLES, WRITE_EXAMPLES,
 };
+use link::LINK_EXAMPLES;
 use look::FIND_EXAMPLES;
 use network::{MIRROR_EXAMPLES, MOVE_EXAMPLES, NAMES_EXAMPLES};
 use operator::{
@@ -139,6 +142,9 @@ pub enum Command {
     Publish(PublishArgs),
     /// Take a publication back.
     Unpublish(UnpublishArgs),
+    /// Make secret links to files and folders, and open those of others.
+    #[command(after_help = LINK_EXAMPLES)]
+    Link(LinkArgs),
 
     /// Create an account.
     #[command(after_help = SIGNUP_EXAMPLES)]
@@ -235,6 +241,7 @@ const GROUPS: [(&str, &[&str]); 3] = [
             "shell",
             "publish",
             "unpublish",
+            "link",
         ],
     ),
     (

@@ -10,7 +10,7 @@ use std::{
 };
 
 use cryptree::client::{Detail, Entry, FoundEntry, RemoteFile, Session};
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{StreamExt, future::join, stream::FuturesUnordered};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
@@ -74,7 +74,7 @@ async fn get(args: &GetArgs, connected: &Connected, output: Output) -> Result<()
 }
 
 /// Applies the rules of `cp -r` to the target.
-fn target(typed: &Path, own_name: &str) -> Result<PathBuf, Failure> {
+pub(crate) fn target(typed: &Path, own_name: &str) -> Result<PathBuf, Failure> {
     let asks_for_folder = typed
         .as_os_str()
         .as_encoded_bytes()
@@ -224,43 +224,15 @@ impl Download {
         self.progress.at(remote);
         if let Some(found) = found {
             let file = self.session.open_found(found, remote)?;
-            match self.content(remote, local, &file).await {
+            match content(&self.progress, remote, local, &file).await {
                 // The file was changed since its folder was read, and the node has dropped the old blocks.
                 Err(failure) if failure.class == Class::Damaged => {}
-                done => return done,
+                done => return done.map(Outcome::Done),
             }
         }
         let file = self.session.open_file(remote).await?;
-        self.content(remote, local, &file).await
-    }
-
-    /// Fetches the content of an open file into a partial file, and puts that in place.
-    async fn content(
-        &self,
-        remote: &str,
-        local: &Path,
-        file: &RemoteFile,
-    ) -> Result<Outcome, Failure> {
-        let write = |error: io::Error| Failure::local("write", local, &error);
-        let resumed = tokio::task::block_in_place(|| resume(file, local, |_| {})).map_err(write)?;
-        let (mut partial, mut bytes) = (resumed.partial, resumed.bytes);
-        self.progress.done(bytes);
-        let mut chunks = file.chunks(resumed.first_chunk);
-        while let Some(chunk) = chunks.next().await? {
-            tokio::task::block_in_place(|| partial.append(&chunk)).map_err(write)?;
-            bytes += chunk.len() as u64;
-            self.progress.done(chunk.len() as u64);
-        }
-        if bytes != file.size() {
-            return Err(Failure::new(
-                Class::Damaged,
-                format!("`{remote}` ends after {bytes} of {} bytes", file.size()),
-            )
-            .help("nothing was kept; ask the node's operator for a check"));
-        }
-        let modified = system_time(file.properties().modified);
-        partial.finish(Some(modified)).map_err(write)?;
-        Ok(Outcome::Done(bytes))
+        let fetched = content(&self.progress, remote, local, &file).await;
+        fetched.map(Outcome::Done)
     }
 
     /// Waits until a file of that size may be fetched beside those under way.
@@ -289,8 +261,48 @@ impl Download {
     }
 }
 
+/// Fetches the content of an open file into a partial file, puts that in place, and returns the size.
+pub(crate) async fn content(
+    progress: &Progress,
+    remote: &str,
+    local: &Path,
+    file: &RemoteFile,
+) -> Result<u64, Failure> {
+    let write = |error: io::Error| Failure::local("write", local, &error);
+    let resumed = tokio::task::block_in_place(|| resume(file, local, |_| {})).map_err(write)?;
+    let (mut partial, mut bytes) = (resumed.partial, resumed.bytes);
+    progress.done(bytes);
+    let mut chunks = file.chunks(resumed.first_chunk);
+    let mut next = chunks.next().await?;
+    while let Some(chunk) = next {
+        let length = chunk.len() as u64;
+        // The chunks that follow are fetched while this one is written.
+        let append = tokio::task::spawn_blocking(move || {
+            let appended = partial.append(&chunk);
+            (partial, appended)
+        });
+        let (appended, after) = join(append, chunks.next()).await;
+        let (back, appended) = appended.map_err(io::Error::other).map_err(write)?;
+        partial = back;
+        appended.map_err(write)?;
+        bytes += length;
+        progress.done(length);
+        next = after?;
+    }
+    if bytes != file.size() {
+        return Err(Failure::new(
+            Class::Damaged,
+            format!("`{remote}` ends after {bytes} of {} bytes", file.size()),
+        )
+        .help("nothing was kept; ask the node's operator for a check"));
+    }
+    let modified = system_time(file.properties().modified);
+    partial.finish(Some(modified)).map_err(write)?;
+    Ok(bytes)
+}
+
 /// Makes a local folder, or accepts one that is there. A link to a folder is not one.
-fn make_folder(path: &Path) -> Result<(), Failure> {
+pub(crate) fn make_folder(path: &Path) -> Result<(), Failure> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => Ok(()),
         Ok(_) => Err(Failure::new(

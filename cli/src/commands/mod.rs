@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod gc;
 pub mod get;
 pub mod invite;
+pub mod link;
 pub mod login;
 pub mod ls;
 pub mod messages;

@@ -241,6 +241,7 @@ const fn works_here(command: &Command) -> bool {
             | Command::Sync(_)
             | Command::Publish(_)
             | Command::Unpublish(_)
+            | Command::Link(_)
             | Command::Space(_)
     )
 }
@@ -260,7 +261,7 @@ fn keep_history(editor: &mut Editor<Completion, FileHistory>, path: &Path) {
 const HELP: &str = "\
 Here:     cd [FOLDER]  pwd  lcd [LOCAL]  lpwd  help [COMMAND]  exit
 Looking:  ls  tree  find  stat  cat  du  space
-Files:    get  put  write  truncate  mkdir  mv  cp  rm  sync  publish  unpublish
+Files:    get  put  write  truncate  mkdir  mv  cp  rm  sync  publish  unpublish  link
 
 Paths without a slash in front start in the current folder; `..` is the folder above. Words with blanks
 stand in quotes. `help COMMAND` explains one.";

@@ -6,6 +6,7 @@
 mod account;
 mod blocks;
 mod home;
+mod links;
 mod pointers;
 mod refusal;
 mod space;

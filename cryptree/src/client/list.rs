@@ -137,6 +137,18 @@ impl std::fmt::Debug for FolderReader<'_> {
     }
 }
 
+impl<'a> FolderReader<'a> {
+    /// Starts reading a folder that was found.
+    pub(super) fn new(snapshot: Snapshot<'a>, folder: Item, detail: Detail) -> Self {
+        Self {
+            pages: Pages::new(folder.opened.clone()),
+            snapshot,
+            folder,
+            detail,
+        }
+    }
+}
+
 impl FolderReader<'_> {
     /// Returns the next up to 500 entries (more when another client wrote them); `None` at the end.
     ///
@@ -325,12 +337,8 @@ impl Session {
             });
         }
         let account: &Account = &self.account;
-        Ok(FolderReader {
-            pages: Pages::new(found.item.opened.clone()),
-            snapshot: Snapshot::with(account, found.space),
-            folder: found.item,
-            detail: Detail::Full,
-        })
+        let snapshot = Snapshot::with(account, found.space);
+        Ok(FolderReader::new(snapshot, found.item, Detail::Full))
     }
 
     /// Starts listing a folder.
@@ -345,12 +353,7 @@ impl Session {
         let path: RemotePath = path.parse()?;
         let mut snapshot = Snapshot::new(&self.account);
         let folder = snapshot.folder(&path).await?;
-        Ok(FolderReader {
-            pages: Pages::new(folder.opened.clone()),
-            snapshot,
-            folder,
-            detail,
-        })
+        Ok(FolderReader::new(snapshot, folder, detail))
     }
 
     /// Lists a whole folder.

@@ -20,6 +20,7 @@ use super::{
     Client,
     cache::ChildLists,
     file::RemoteFile,
+    list::{Detail, FolderReader, Listing},
     session::Reading,
     snapshot::{Item, Snapshot},
     space::OwnerView,
@@ -42,7 +43,7 @@ pub struct PublishedFiles {
     view: OwnerView,
 }
 
-/// A published file or folder, or one below a published folder.
+/// A file or folder that was published or that a secret link leads to, or one below such a folder.
 pub struct PublishedItem {
     reading: Arc<Reading>,
     item: Item,
@@ -205,6 +206,42 @@ impl OwnerView {
 }
 
 impl PublishedItem {
+    pub(super) const fn found(
+        reading: Arc<Reading>,
+        item: Item,
+        path: String,
+        versions: Versions,
+    ) -> Self {
+        Self {
+            reading,
+            item,
+            path,
+            versions,
+        }
+    }
+
+    /// Lists this folder.
+    ///
+    /// # Errors
+    /// [`ClientError::NotADirectory`].
+    pub async fn list(&self) -> Result<Listing, ClientError> {
+        if !self.item.properties.is_directory {
+            return Err(ClientError::NotADirectory {
+                path: self.path.clone(),
+            });
+        }
+        let mut snapshot = Snapshot::new(&self.reading);
+        // The space that the item is in leads to the others.
+        snapshot.space(&self.item.capability().writer, None).await?;
+        let mut reader = FolderReader::new(snapshot, self.item.clone(), Detail::Full);
+        let mut whole = Listing::default();
+        while let Some(page) = reader.next().await? {
+            whole.entries.extend(page.entries);
+            whole.damaged.extend(page.damaged);
+        }
+        Ok(whole)
+    }
+
     /// Returns the path from the owner's name on.
     pub fn path(&self) -> &str {
         &self.path

@@ -6,6 +6,7 @@ mod changes;
 mod conflicts;
 mod costs;
 mod files;
+mod links;
 mod model;
 mod promises;
 mod sessions;
