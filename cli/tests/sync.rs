@@ -188,7 +188,7 @@ fn what_changed_on_both_sides_is_kept_twice() {
 }
 
 #[test]
-fn an_empty_or_missing_folder_deletes_nothing() {
+fn fs_10_an_empty_or_missing_folder_deletes_nothing() {
     let (_world, laptop, desktop) = world();
     for name in ["a", "b/c"] {
         laptop.write(name, name);

@@ -46,6 +46,10 @@ pub struct SyncArgs {
     #[arg(long)]
     pub allow_delete_all: bool,
 
+    /// Take a home folder, or one above it, for the local folder.
+    #[arg(long)]
+    pub allow_home: bool,
+
     /// Name of this machine in conflict copies [default: its host name].
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub device: Option<String>,

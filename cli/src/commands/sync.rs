@@ -26,6 +26,9 @@ use crate::{
 /// `Partial` when something could not be done, `Unsafe` when too much would be deleted.
 pub async fn run(args: &SyncArgs, output: Output) -> Result<(), Failure> {
     let local = absolute_folder(&args.folder)?;
+    if !args.allow_home {
+        check_not_home(&local)?;
+    }
     let connected = connect(&args.connection, output).await?;
     let done = Box::pin(synchronize(args, local, &connected, output)).await;
     connected.close().await;
@@ -92,6 +95,24 @@ async fn synchronize(
         output,
     )
     .await
+}
+
+/// Refuses a home folder and those above it: whoever writes to the account would choose what the shell runs next.
+fn check_not_home(local: &std::path::Path) -> Result<(), Failure> {
+    let Ok(home) = session::home() else {
+        return Ok(());
+    };
+    let real = |path: &std::path::Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    if !real(&home).starts_with(real(local)) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Class::Unsafe,
+        format!("{} is your home folder, or holds it", local.display()),
+    )
+    .help(
+        "choose a folder in it; --allow-home takes it all the same, with .bashrc and all the rest",
+    ))
 }
 
 /// Goes on until the program is stopped.

@@ -3,6 +3,8 @@
 //! Remote names are chosen by whoever wrote the folder, possibly somebody else. Invariant: a name that passes
 //! is one component that stays inside the folder it is joined to. Spec: 21 §4.
 
+use super::partial::PART_PREFIX;
+
 /// The rules of a local file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Platform {
@@ -49,6 +51,10 @@ pub fn check(name: &str, platform: Platform) -> Result<(), UnsafeName> {
     }
     if name.contains(['/', '\0']) {
         return Err(UnsafeName::Separator);
+    }
+    // A remote file could stand in the place of a download that is under way.
+    if name.starts_with(PART_PREFIX) {
+        return Err(UnsafeName::Reserved);
     }
     if platform == Platform::Windows {
         if name.contains(['\\', ':']) {

@@ -284,4 +284,49 @@ mod tests {
             assert_eq!(base_url(wrong).unwrap_err().class, Class::Usage, "{wrong}");
         }
     }
+
+    /// Answers of a byzantine node are never expanded (Spec: 40, DOS-7): what counts is what came over the wire.
+    #[tokio::test]
+    async fn dos_7_compressed_answers_are_not_expanded() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        // A stored block of a gzip stream would do; that nothing looks into it is what is tested.
+        let bomb: Vec<u8> = [0x1f, 0x8b, 8, 0]
+            .into_iter()
+            .cycle()
+            .take(40_000)
+            .collect();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answer = bomb.clone();
+        let server = tokio::spawn(async move {
+            let mut asked = Vec::new();
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = vec![0; 4096];
+                let length = stream.read(&mut head).await.unwrap();
+                asked.extend_from_slice(&head[..length]);
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                    answer.len()
+                );
+                stream.write_all(head.as_bytes()).await.unwrap();
+                // The client may hang up when it is too much.
+                let _ = stream.write_all(&answer).await;
+            }
+            String::from_utf8_lossy(&asked).to_lowercase()
+        });
+        let transport = HttpTransport::new(&address.to_string()).unwrap();
+        let reply = transport.call(ApiRequest::new("x", 40_000)).await.unwrap();
+        assert_eq!(reply.body, bomb);
+        let error = transport
+            .call(ApiRequest::new("x", 39_999))
+            .await
+            .unwrap_err();
+        assert!(matches!(
+            error,
+            TransportError::ReplyTooLarge { max: 39_999 }
+        ));
+        assert!(!server.await.unwrap().contains("accept-encoding"));
+    }
 }

@@ -8,6 +8,7 @@ mod costs;
 mod files;
 mod links;
 mod model;
+mod privacy;
 mod promises;
 mod sessions;
 mod simulation;

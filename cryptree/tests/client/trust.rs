@@ -253,3 +253,96 @@ async fn a_claim_is_renewed_before_it_expires_and_missing_things_are_made() {
         "{error:?}"
     );
 }
+
+/// A device that has seen more says so; one that has seen nothing cannot know (Spec: 40, INT-5).
+#[tokio::test]
+async fn int_5_a_rolled_back_account_is_noticed_by_whoever_has_seen_more() {
+    let (node, session) = alice().await;
+    put(&session, "/alice/f", b"old").await.unwrap();
+    let old = node.state.lock().unwrap().clone();
+    session.delete("/alice/f").await.unwrap();
+    put(&session, "/alice/f", b"new").await.unwrap();
+    // What the device keeps between sessions.
+    let saved = session.save(&super::KEY);
+    drop(session);
+    *node.state.lock().unwrap() = old;
+    let again = client(&node, 2).restore(&saved, &super::KEY).unwrap();
+    for attempt in 0..2 {
+        let error = again.read("/alice/f", 100).await.unwrap_err();
+        assert!(
+            matches!(
+                error,
+                ClientError::Misbehavior(Misbehavior::Rollback { .. })
+            ),
+            "{attempt}: {error:?}"
+        );
+    }
+    let error = put(&again, "/alice/g", b"1").await.unwrap_err();
+    assert!(matches!(error, ClientError::Misbehavior(_)), "{error:?}");
+    // A known limit: nothing that survived the roll-back tells a new device.
+    let new = super::empty_machine(&node, 3).await.unwrap();
+    assert_eq!(new.read("/alice/f", 100).await.unwrap(), b"old");
+}
+
+/// Whatever the node answers while its user works, nobody gets a key who was not given one (Spec: 40, INT-11).
+#[tokio::test]
+async fn int_11_no_answer_of_a_node_adds_a_reader_or_a_writer() {
+    use crate::fake::Fault;
+
+    let granted = |node: &FakeNode, owner: &pki::keys::Owner| {
+        let state = node.state.lock().unwrap();
+        let pointer = state.current(&owner.as_writer()).unwrap();
+        let root = state.blocks[owner][pointer.updated().unwrap()].bytes();
+        let data = pki::writer_data::WriterData::decode(root).unwrap();
+        (data.owned, data.links, data.public, data.named.len())
+    };
+    let (node, session) = alice().await;
+    put(&session, "/alice/f", b"secret").await.unwrap();
+    let link = session.capability_link("/alice/f").await.unwrap();
+    let capability: cryptree::capability::AbsoluteCapability = link.parse().unwrap();
+    let before = granted(&node, &capability.owner);
+    let mut replies: Vec<bytes::Bytes> = Vec::new();
+    for round in 0..40_usize {
+        let known = replies.clone();
+        let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let keep = std::sync::Arc::clone(&seen);
+        let mut count = 0;
+        node.lie(move |_| {
+            count += 1;
+            let (known, keep) = (known.clone(), std::sync::Arc::clone(&keep));
+            // One answer of each operation is another one: replayed, cut, emptied.
+            let lies = count % 7 == round % 7;
+            Fault::Reply(Box::new(move |body| {
+                keep.lock().unwrap().push(body.clone());
+                match (lies, round % 4) {
+                    (false, _) => body,
+                    (_, 0) => bytes::Bytes::new(),
+                    (_, 1) => body.slice(..body.len() / 2),
+                    (_, 2) => known
+                        .get(round % known.len().max(1))
+                        .cloned()
+                        .unwrap_or(body),
+                    _ => known.iter().rev().nth(round % 5).cloned().unwrap_or(body),
+                }
+            }))
+        });
+        let device = machine(&node, 100 + round as u64).await;
+        let _ = put(&device, &format!("/alice/{round}"), b"x").await;
+        let _ = device.read("/alice/f", 100).await;
+        let _ = device.rename("/alice/f", "g").await;
+        let _ = device.rename("/alice/g", "f").await;
+        node.tell_the_truth();
+        replies.extend(seen.lock().unwrap().drain(..).take(20));
+    }
+    assert_eq!(granted(&node, &capability.owner), before);
+    let again = machine(&node, 3).await;
+    for folder in ["/alice/shared", "/alice/.capabilitycache"] {
+        let listing = again.list(folder, cryptree::client::Detail::Full).await;
+        assert!(listing.unwrap().entries.is_empty(), "{folder}");
+    }
+    let found = match again.exists("/alice/f").await.unwrap() {
+        true => "/alice/f",
+        false => "/alice/g",
+    };
+    assert_eq!(again.read(found, 100).await.unwrap(), b"secret");
+}
