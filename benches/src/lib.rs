@@ -8,6 +8,7 @@
 )]
 
 pub mod baseline;
+pub mod file_server;
 pub mod load;
 pub mod record;
 pub mod table;

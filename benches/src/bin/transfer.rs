@@ -1,10 +1,12 @@
 //! End to end, as a person would measure it: a node and a client in processes of their own, on loopback.
 //!
 //! ```text
-//! cargo build --release -p cli && cargo run --release -p benches --bin transfer [-- quick]
+//! cargo build --release -p cli && cargo run --release -p benches --bin transfer [-- quick | files | MIB]
 //! ```
 //!
-//! Prints a table of what was measured beside the goals. `quick` uses a tenth of the data.
+//! Prints a table of what was measured beside the goals, and beside the same bytes put to and got from a static file server
+//! over HTTP and, where they are installed, restic, rustic and `rclone crypt` on a local folder. `quick` uses a tenth of
+//! the data, a number is the size of the large file in MiB, `files` leaves out the requests per second.
 
 use std::{
     fs::File,
@@ -17,7 +19,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use benches::{
-    baseline,
+    baseline, file_server,
     load::{self, Load},
     record::Recorder,
     table::{Table, mb_per_second, megabytes},
@@ -46,11 +48,15 @@ const QUICK: Scale = Scale {
 const SMALL_BYTES: u64 = 4096;
 
 fn main() -> anyhow::Result<()> {
-    let scale = if std::env::args().any(|argument| argument == "quick") {
-        QUICK
-    } else {
-        FULL
-    };
+    let mut scale = FULL;
+    let mut with_requests = true;
+    for argument in std::env::args().skip(1) {
+        match argument.as_str() {
+            "quick" => scale = QUICK,
+            "files" => with_requests = false,
+            size => scale.large_bytes = size.parse::<u64>().context("a size in MiB")? << 20,
+        }
+    }
     let kastro = program()?;
     let folder = tempfile::tempdir()?;
     let mut table = Table::default();
@@ -95,7 +101,9 @@ fn main() -> anyhow::Result<()> {
         millis(node.started_in()),
         "<= 50 ms with 1,000,000 blocks",
     );
-    requests(&mut table, &scale, &node, &home)?;
+    if with_requests {
+        requests(&mut table, &scale, &node, &home)?;
+    }
     table.print();
     Ok(())
 }
@@ -149,10 +157,85 @@ fn large(
         bail!("the download differs");
     }
     std::fs::remove_file(home.join("copy"))?;
+    beside(table, home, bytes, [up.took, down.took])?;
     std::fs::remove_file(home.join("large"))?;
     let last_byte = (bytes - 1).to_string();
     let seek = done(person.run(&["cat", "/alice/large", "--offset", &last_byte]))?;
     table.row("`kastro cat` of its last byte", millis(seek.took), "-");
+    self::seek(table, node, bytes)
+}
+
+/// The same file by other ways, in the same minute on the same disk.
+fn beside(table: &mut Table, home: &Path, bytes: u64, ours: [Duration; 2]) -> anyhow::Result<()> {
+    let folder = home.join("beside");
+    std::fs::create_dir(&folder)?;
+    let large = home.join("large");
+    let server = file_server::start(folder.clone())?;
+    let put = file_server::put(server, &large, "served")?;
+    let get = file_server::get(server, "served", &folder.join("got"))?;
+    let mut row = |what: &str, up: Duration, down: Duration| {
+        let measured = [(up, ours[0]), (down, ours[1])].map(|(theirs, ours)| {
+            let (rate, own) = (mb_per_second(bytes, theirs), mb_per_second(bytes, ours));
+            format!("{rate:.0} MB/s (kastro: {:.2} times that)", own / rate)
+        });
+        let [up, down] = measured;
+        table.row(what, format!("up {up}, down {down}"), "-");
+    };
+    row(
+        "the same bytes, plain HTTP PUT and GET, one flush",
+        put,
+        get,
+    );
+    std::fs::remove_dir_all(&folder)?;
+    for other in file_server::OTHERS {
+        let folder = home.join(other.name);
+        std::fs::create_dir(&folder)?;
+        match other.measure(&folder, &large) {
+            Ok(Some((up, down))) => {
+                row(
+                    &format!("the same bytes, `{}`, local folder", other.name),
+                    up,
+                    down,
+                );
+            }
+            Ok(None) => eprintln!("{} is not installed: {}", other.name, other.install),
+            Err(error) => eprintln!("{error}"),
+        }
+        std::fs::remove_dir_all(&folder)?;
+    }
+    Ok(())
+}
+
+/// The last MiB of the large file, through the library: time, and what is read for it.
+fn seek(table: &mut Table, node: &NodeProcess, bytes: u64) -> anyhow::Result<()> {
+    const TAIL: u64 = 1 << 20;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let (took, read) = runtime.block_on(async {
+        let transport = Arc::new(HttpTransport::new(node.url())?);
+        let client = Client::new(transport, Arc::new(TokioEnvironment));
+        let session = client
+            .sign_in("alice", "benchmark password")
+            .await?
+            .done()?;
+        let file = session.open_file("/alice/large").await?;
+        let before = session.usage();
+        let begin = std::time::Instant::now();
+        let mut at = bytes.saturating_sub(TAIL);
+        while at < bytes {
+            at += file.read_at(at, usize::try_from(TAIL)?).await?.len() as u64;
+        }
+        anyhow::Ok((begin.elapsed(), session.usage().since(before)))
+    })?;
+    table.row(
+        format!("last MiB of a file of {} MiB, once it is open", bytes >> 20),
+        format!(
+            "{}; {} block(s) and {} request(s)",
+            millis(took),
+            read.blocks_read,
+            read.calls
+        ),
+        "<= 3 block reads for one byte",
+    );
     Ok(())
 }
 
