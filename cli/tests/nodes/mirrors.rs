@@ -101,9 +101,9 @@ fn rel_25_a_copy_survives_kills_of_both_sides_and_becomes_the_home() {
 }
 
 #[test]
-fn rel_6_what_the_scrub_finds_damaged_is_healed_by_the_mirror() {
+fn rel_6_what_the_scrub_finds_damaged_is_healed_by_mirror_and_home() {
     let (net, mut home) = Net::new();
-    let mirror = net.join("mirror");
+    let mut mirror = net.join("mirror");
     let alice = net.person("alice", &home);
     alice.ok(&["signup", "--no-session"]);
     let place = net.path("home of alice");
@@ -123,6 +123,11 @@ fn rel_6_what_the_scrub_finds_damaged_is_healed_by_the_mirror() {
     });
     assert_eq!(home.operate(&["check"]).code, Some(0));
 
+    damage_a_block(&mut mirror);
+    until("the home heals the mirror", || {
+        scrubbed(&mirror, "healed") == 1
+    });
+    assert_eq!(mirror.operate(&["check"]).code, Some(0));
     home.kill();
     let copy = place.join("copy");
     net.person("alice", &mirror)
@@ -130,7 +135,7 @@ fn rel_6_what_the_scrub_finds_damaged_is_healed_by_the_mirror() {
     assert!(std::fs::read(&copy).unwrap() == film);
 }
 
-/// Flips a bit in the file of a block, while the node is down, and starts the node with a scrub due.
+/// Flips a bit in the file of a block, while the node is down, and has the node look at all of them.
 fn damage_a_block(member: &mut Member) {
     member.kill();
     let runs = std::fs::read_dir(member.data.join("store/blocks")).unwrap();
@@ -139,8 +144,8 @@ fn damage_a_block(member: &mut Member) {
     let mut bytes = std::fs::read(&file).unwrap();
     bytes[5_000] ^= 1;
     std::fs::write(&file, bytes).unwrap();
-    member.operate(&["scrub", "--now"]);
     member.restart();
+    member.operate(&["scrub", "--now"]);
 }
 
 /// What the scrub under way, or the last one, has counted.
