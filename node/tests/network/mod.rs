@@ -3,5 +3,6 @@
 mod migration;
 mod mirrors;
 mod names;
+mod rows;
 mod simulation;
 pub(crate) mod world;

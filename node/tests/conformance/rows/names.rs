@@ -210,3 +210,40 @@ async fn pki_1_only_a_proof_over_this_very_claim_counts() {
     right.proof = good.into();
     assert_eq!(node.ok(SIGNUP, right.to_body()).await, [1]);
 }
+
+/// This node reserves nothing for people who have not paid, so there is nothing to fill up: whoever asks for a paid
+/// sign-up is told that there is none, no row remembers it, and the name stays free.
+#[tokio::test]
+async fn pki_6_asking_for_paid_sign_ups_reserves_nothing() {
+    use pki::wire::signup::StartPaidSignup;
+    let (node, store) = node_and_store(config()).await;
+    let alice = Account::sign_up(&node, "alice", 7).await;
+    let rows = async || {
+        let mut count = 0;
+        for table in [
+            tables::CHAINS,
+            tables::KEYS,
+            tables::QUOTAS,
+            tables::LOGINS,
+            tables::PENDING_SIGNUPS,
+            tables::SPACE_REQUESTS,
+        ] {
+            count += store.scan(table, b"", None, 10_000).await.unwrap().len();
+        }
+        count
+    };
+    let before = rows().await;
+    for n in 0..500 {
+        let account = Account::new(&format!("user-{n}"), 9);
+        let request = StartPaidSignup {
+            username: account.name.clone(),
+            link: SentLinks::new(account.link(&node)),
+            proof: pki::proof_of_work::ProofOfWork::empty().encode().into(),
+        };
+        let answer = node.post("peergos/v0/core/startPaidSignup", request.to_body());
+        assert!(answer.await.body.len() < 1000);
+    }
+    assert_eq!(rows().await, before);
+    Account::sign_up(&node, "user-7", 8).await;
+    still_serves(&node, &alice, 1).await;
+}
