@@ -232,6 +232,10 @@ pub(crate) struct ChunkUpload<'a> {
 }
 
 /// What happened first.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, and looked at at once"
+)]
 enum Step {
     Read(Result<Option<(Bytes, bool)>, ClientError>),
     Stored(Result<StoredChunk, ClientError>),
