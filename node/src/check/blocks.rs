@@ -221,7 +221,11 @@ pub(super) async fn strays(store: &dyn Store, report: &mut Report) -> Result<(),
     let strays = store.strays(false).await?;
     if strays.found.blocks > 0 {
         let (count, bytes) = (strays.found.blocks, strays.found.bytes);
-        let note = format!("{count} files or objects of {bytes} bytes");
+        let what = match store.upkeep() {
+            Some(_) => "files",
+            None => "objects",
+        };
+        let note = format!("{count} {what} of {bytes} bytes");
         report.add(Finding::new(Kind::OrphanFiles).note(note));
     }
     Ok(())
