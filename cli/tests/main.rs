@@ -16,6 +16,8 @@ mod gateway;
 mod gc;
 mod hardening;
 mod help;
+mod links;
+mod local_names;
 mod nodes;
 mod operator;
 mod secrecy;

@@ -249,8 +249,24 @@ fn one_way_leaves_the_other_side_alone() {
 }
 
 #[test]
-fn what_is_ignored_or_no_file_takes_no_part() {
+fn fs_5_what_is_ignored_or_no_file_takes_no_part() {
     let (_world, laptop, desktop) = world();
+    // A link out of the folder, one in a circle, a pipe that nobody reads, and a socket.
+    let outside = laptop.docs.with_file_name("outside");
+    fs::create_dir_all(&outside).unwrap();
+    write(&outside.join("secret"), b"secret");
+    fs::create_dir_all(laptop.at("special")).unwrap();
+    std::os::unix::fs::symlink(&outside, laptop.at("special/out")).unwrap();
+    std::os::unix::fs::symlink("..", laptop.at("special/circle")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        laptop.at("special/pipe"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(laptop.at("special/socket")).unwrap();
     laptop.write(".kastroignore", "*.tmp\nbuild/\n");
     laptop.write("a.tmp", "1");
     laptop.write("build/x", "1");
@@ -264,8 +280,13 @@ fn what_is_ignored_or_no_file_takes_no_part() {
         "{}",
         run.stderr
     );
+    for name in ["out", "circle", "pipe", "socket"] {
+        let told = format!("special/{name}: left out");
+        assert!(run.stderr.contains(&told), "{told}: {}", run.stderr);
+    }
     desktop.sync(&[]);
-    assert_eq!(desktop.names(), [".kastroignore", "kept"]);
+    assert_eq!(desktop.names(), [".kastroignore", "kept", "special"]);
+    assert_eq!(fs::read_dir(desktop.at("special")).unwrap().count(), 0);
     // A folder that somebody deletes elsewhere stays where it holds something of its own.
     fs::remove_dir_all(desktop.at("kept")).unwrap();
     desktop.sync(&[]);
@@ -415,4 +436,27 @@ fn a_data_folder_without_a_node_is_synchronized_too() {
     assert_eq!(person.ok(&["cat", "docs/a/b"]), "content");
     person.ok(&["sync", "copy", REMOTE]);
     assert_same(&folder.path().join("docs"), &folder.path().join("copy"));
+}
+
+#[test]
+fn fs_6_a_home_folder_is_not_synchronized_by_mistake() {
+    let (world, laptop, desktop) = world();
+    laptop.write(".bashrc", "echo from the laptop");
+    laptop.write("desktop.ini", "ordinary");
+    laptop.sync(&[]);
+    let home = world.path("desktop");
+    fs::create_dir_all(home.join("below")).unwrap();
+    for folder in [".", "..", "below/.."] {
+        let message = desktop.person.fails(21, &["sync", folder, REMOTE]);
+        assert!(message.contains("--allow-home"), "{folder}: {message}");
+    }
+    assert!(!home.join(".bashrc").exists());
+    // Elsewhere such names are names like others, and what is made runs nothing and belongs to its owner.
+    desktop.sync(&[]);
+    assert_eq!(desktop.read(".bashrc"), "echo from the laptop");
+    use std::os::unix::fs::PermissionsExt as _;
+    for name in [".bashrc", "desktop.ini"] {
+        let mode = fs::metadata(desktop.at(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7133, 0, "{name}: {mode:o}");
+    }
 }
