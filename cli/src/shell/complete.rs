@@ -155,7 +155,7 @@ mod tests {
                 .map(|pair| pair.display)
                 .collect()
         };
-        assert_eq!(names("l"), ["lcd", "lpwd", "ls"]);
+        assert_eq!(names("l"), ["lcd", "link", "lpwd", "ls"]);
         assert_eq!(names("p"), ["publish", "put", "pwd"]);
         assert!(names("serve").is_empty());
     }
