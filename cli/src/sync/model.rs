@@ -498,16 +498,58 @@ fn edit() -> impl Strategy<Value = Edit> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
     fn replicas_converge_and_nothing_is_lost(
         edits in proptest::collection::vec(edit(), 1..40),
     ) {
-        let mut world = World::default();
-        for edit in &edits {
-            world.edit(edit);
-        }
-        world.settle();
+        settles(&edits);
     }
+}
+
+fn settles(edits: &[Edit]) {
+    let mut world = World::default();
+    for edit in edits {
+        world.edit(edit);
+    }
+    world.settle();
+}
+
+#[test]
+fn nothing_is_moved_below_a_file() {
+    settles(&[
+        Edit::MakeFolder(1, "b".to_owned()),
+        Edit::Write(0, "b".to_owned()),
+        Edit::MakeFolder(0, "c".to_owned()),
+        Edit::Sync(0, None),
+        Edit::Sync(1, None),
+        Edit::Rename(1, "c".to_owned(), "b/a".to_owned()),
+        Edit::Sync(1, None),
+    ]);
+}
+
+#[test]
+fn what_was_renamed_here_and_changed_there_is_kept_under_both_names() {
+    settles(&[
+        Edit::Write(0, "b".to_owned()),
+        Edit::Sync(0, None),
+        Edit::MakeFolder(1, "a".to_owned()),
+        Edit::Sync(1, None),
+        Edit::Rename(1, "b".to_owned(), "a/a".to_owned()),
+        Edit::Write(0, "b".to_owned()),
+    ]);
+}
+
+#[test]
+fn a_run_that_breaks_off_before_a_move_does_not_take_it_for_two_deletions() {
+    settles(&[
+        Edit::Write(1, "a".to_owned()),
+        Edit::MakeFolder(0, "b".to_owned()),
+        Edit::MakeFolder(0, "a".to_owned()),
+        Edit::Write(0, "c".to_owned()),
+        Edit::Sync(1, None),
+        Edit::Sync(0, Some(1)),
+        Edit::Sync(1, Some(0)),
+    ]);
 }

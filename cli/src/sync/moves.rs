@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{
     plan::{Action, Direction},
-    tree::{Hash, Id, Known, Local, Remote, Trees, shift},
+    tree::{Hash, Id, Known, Local, Remote, Trees, is_remote_same, parent, shift},
 };
 
 /// Returns the moves to be made, with the trees as they will be after them.
@@ -51,6 +51,7 @@ fn folders_moved_here(trees: &mut Trees, moves: &mut Vec<Action>) {
             continue;
         };
         let is_free = !trees.known.contains_key(&to) && !trees.remote.contains_key(&to);
+        let is_free = is_free && has_way(&to, |path| is_remote_file(trees, path));
         let is_there = matches!(trees.remote.get(&from), Some(Remote::Folder { .. }));
         if !is_free || !is_there || trees.local.contains_key(&from) {
             continue;
@@ -70,11 +71,17 @@ fn files_moved_here(trees: &mut Trees, moves: &mut Vec<Action>) {
     let mut by_inode: HashMap<u64, String> = HashMap::new();
     let mut by_hash: HashMap<(Hash, u64), String> = HashMap::new();
     for (path, known) in &trees.known {
-        let Known::File { stamp, hash, .. } = known else {
+        let Known::File {
+            stamp,
+            remote,
+            hash,
+        } = known
+        else {
             continue;
         };
-        let is_there = matches!(trees.remote.get(path), Some(Remote::File(_)));
-        if trees.local.contains_key(path) || !is_there {
+        // What was changed there meanwhile keeps its name.
+        let is_same_there = matches!(trees.remote.get(path), Some(Remote::File(now)) if is_remote_same(remote, now));
+        if trees.local.contains_key(path) || !is_same_there {
             continue;
         }
         if stamp.inode != 0 {
@@ -93,7 +100,8 @@ fn files_moved_here(trees: &mut Trees, moves: &mut Vec<Action>) {
         let Local::File { stamp, hash } = local else {
             continue;
         };
-        if trees.known.contains_key(to) || trees.remote.contains_key(to) {
+        let is_free = !trees.known.contains_key(to) && !trees.remote.contains_key(to);
+        if !is_free || !has_way(to, |path| is_remote_file(trees, path)) {
             continue;
         }
         let same_file = by_inode.get(&stamp.inode).filter(|from| {
@@ -150,6 +158,8 @@ fn moved_there(trees: &mut Trees, moves: &mut Vec<Action>) {
                 | (Some(Local::File { .. }), Some(Remote::File(_)))
         );
         let is_free = !trees.known.contains_key(&to) && !trees.local.contains_key(&to);
+        let is_local_file = |path: &str| matches!(trees.local.get(path), Some(Local::File { .. }));
+        let is_free = is_free && has_way(&to, is_local_file);
         if !same_kind || !is_free || trees.remote.contains_key(&from) {
             continue;
         }
@@ -167,6 +177,22 @@ fn moved_there(trees: &mut Trees, moves: &mut Vec<Action>) {
             }
         }
     }
+}
+
+/// Returns false when a file is where a folder above `path` would have to be: that is decided first.
+fn has_way(path: &str, is_file: impl Fn(&str) -> bool) -> bool {
+    let mut above = parent(path);
+    while let Some(folder) = above {
+        if is_file(folder) {
+            return false;
+        }
+        above = parent(folder);
+    }
+    true
+}
+
+fn is_remote_file(trees: &Trees, path: &str) -> bool {
+    matches!(trees.remote.get(path), Some(Remote::File(_)))
 }
 
 fn move_remote(trees: &mut Trees, from: &str, to: &str, moves: &mut Vec<Action>) {

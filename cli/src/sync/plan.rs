@@ -140,6 +140,7 @@ pub struct Plan {
 #[must_use]
 pub fn plan(mut trees: Trees, rules: &Rules) -> Plan {
     let moves = moves::detect(&mut trees, rules.direction);
+    let is_moving = !moves.is_empty();
     let mut merge = Merge {
         trees: &trees,
         rules,
@@ -157,7 +158,15 @@ pub fn plan(mut trees: Trees, rules: &Rules) -> Plan {
         },
     };
     merge.run();
-    merge.finish()
+    let mut plan = merge.finish();
+    if is_moving {
+        // The trees were looked at as they will be after the moves. Who remembered that and then broke off before a move
+        // would take the new path for deleted here, and the old one for deleted there.
+        plan.adopted.clear();
+        plan.forgotten.clear();
+        plan.is_final = false;
+    }
+    plan
 }
 
 struct Merge<'a> {

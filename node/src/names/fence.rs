@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use champ::cbor::Record as _;
@@ -27,13 +28,17 @@ use crate::{
 
 /// Nodes that are asked.
 const MAX_ASKED: usize = 8;
+/// Time after a start for which no name is given out as long as no other node answers: nodes that have just lost sight of
+/// this one come back within it. Later they are taken to be gone.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Names that are looked through for nodes.
 const MAX_NAMES: usize = 10_000;
 
-/// Makes sure, once after each start, that no other node has gone on with the table.
+/// Makes sure, after each start until somebody has answered, that no other node has gone on with the table.
 ///
 /// # Errors
-/// A rule when one has. Nodes that do not answer stand in nobody's way.
+/// A rule when one has, and when there are nodes to ask and none has answered yet; after [`PATIENCE`] they stand in
+/// nobody's way.
 pub(crate) async fn check(state: &State, writer: &Writer) -> Result<(), Refusal> {
     if let Some(by) = state.names.overtaken.lock().clone() {
         return Err(overtaken(&by));
@@ -46,11 +51,17 @@ pub(crate) async fn check(state: &State, writer: &Writer) -> Result<(), Refusal>
     };
     let own = pointers::stored_update(state, writer).await?;
     let own = own.as_ref().and_then(|update| update.sequence());
-    for peer in followers(state).await? {
+    let followers = followers(state).await?;
+    let mut has_answer = followers.is_empty();
+    for peer in followers {
         let owner = Owner(state.names.owner.hash().clone());
         let pace = Arc::<Pace>::default();
         let remote = Remote::new(Arc::clone(peers), peer, owner, None, pace);
-        let Ok(Some(bytes)) = remote.pointer(writer).await else {
+        let Ok(answer) = remote.pointer(writer).await else {
+            continue;
+        };
+        has_answer = true;
+        let Some(bytes) = answer else {
             continue;
         };
         let key = writer.hash().inline_key();
@@ -63,7 +74,13 @@ pub(crate) async fn check(state: &State, writer: &Writer) -> Result<(), Refusal>
             return Err(overtaken(&peer.to_string()));
         }
     }
-    state.names.is_fenced.store(true, Ordering::Release);
+    if has_answer {
+        state.names.is_fenced.store(true, Ordering::Release);
+    } else if state.names.started.elapsed() < PATIENCE {
+        return Err(Refusal::rule(
+            "This server gives out names when one of the others that know them answers, please try again in some minutes",
+        ));
+    }
     Ok(())
 }
 

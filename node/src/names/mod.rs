@@ -60,7 +60,8 @@ pub(crate) struct Names {
     tried_seconds: Mutex<i64>,
     /// Set when another node was found to have newer names: nothing is given out any more.
     pub(crate) overtaken: Mutex<Option<String>>,
-    /// True once it was asked whether another node has taken over.
+    started: std::time::Instant,
+    /// True once it is known that no other node has taken over.
     pub(crate) is_fenced: std::sync::atomic::AtomicBool,
 }
 
@@ -88,6 +89,7 @@ impl Names {
             status: Mutex::new(status),
             tried_seconds: Mutex::new(i64::MIN),
             overtaken: Mutex::default(),
+            started: std::time::Instant::now(),
             is_fenced: std::sync::atomic::AtomicBool::new(false),
         }
     }
