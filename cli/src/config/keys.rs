@@ -131,7 +131,7 @@ keys! {
     "blocks" (Blocks) => node.blocks,
         "Where the bytes of blocks are kept: \"folder\", or a bucket as docs/s3.md describes it.";
     "free_floor" (Floor) => node.free_floor,
-        "Space of the file system to leave to others; \"default\" is 2 percent, at least 1 GiB. Below it blocks are refused.";
+        "Space of the file system to leave to others; \"default\" is 2 percent, at least 1 GiB. Below it blocks are refused, small ones below half of it.";
     "trusted_proxies" (Each<Vec<Network>>) => node.trusted_proxies,
         "Reverse proxies in front of this node, as addresses or networks (10.0.0.0/8): only what comes from them may say for whom it asks.";
     "server_ids" (Ids) => node.server_ids,

@@ -9,7 +9,9 @@ use std::{
 
 use champ::{Block, Cid};
 use node::store::{
-    Batch, BlockStore, DiskOptions, DiskStore, FreeFloor, MetaStore, Store, StoreError, tables,
+    Batch, BlockStore, DiskOptions, DiskStore, FreeFloor, MetaStore, Store, StoreError,
+    disk::{Disk as _, SystemDisk},
+    tables,
 };
 
 use super::contract::{alice, bob, check, raw, transaction};
@@ -292,6 +294,20 @@ async fn only_the_owner_may_look_into_the_folder() {
 }
 
 #[tokio::test]
+async fn wr_13_what_a_deletion_stores_may_use_half_of_what_is_kept_free() {
+    let root = tempfile::tempdir().unwrap();
+    let free = SystemDisk.space(root.path()).unwrap().free_bytes;
+    let mut options = options(root.path());
+    options.free_floor = FreeFloor::Bytes(free + free / 2);
+    let store = DiskStore::open(options).unwrap();
+    let small = vec![raw(1, 1_000), raw(2, 60_000)];
+    store.put_blocks(&alice(), small, None).await.unwrap();
+    let mixed = vec![raw(3, 1_000), raw(4, 100_000)];
+    let refused = store.put_blocks(&alice(), mixed, None).await;
+    assert!(matches!(refused, Err(StoreError::NoSpace { .. })));
+}
+
+#[tokio::test]
 async fn below_the_floor_blocks_are_refused_and_all_else_goes_on() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path());
@@ -304,15 +320,11 @@ async fn below_the_floor_blocks_are_refused_and_all_else_goes_on() {
     let mut full = options(root.path());
     full.free_floor = FreeFloor::Bytes(u64::MAX);
     let store = DiskStore::open(full).unwrap();
-    for len in [10, 100_000] {
+    for (len, floor) in [(10, u64::MAX / 2), (100_000, u64::MAX)] {
         let put = store.put_blocks(&alice(), vec![raw(2, len)], None).await;
-        assert!(matches!(
-            put,
-            Err(StoreError::NoSpace {
-                floor_bytes: u64::MAX,
-                ..
-            })
-        ));
+        assert!(
+            matches!(put, Err(StoreError::NoSpace { floor_bytes, .. }) if floor_bytes == floor)
+        );
     }
     let batch = Batch::new().put(tables::POINTERS, "k", "v");
     assert!(store.commit(batch).await.unwrap().is_committed());

@@ -140,12 +140,19 @@ impl Engine {
     }
 
     /// Refuses blocks when the disk is too full, before their files are written.
-    pub(super) fn check_writable(&self) -> Result<(), StoreError> {
+    ///
+    /// Small ones may use half of what is kept free: whoever deletes, renames or takes back a permission has to store
+    /// small blocks before anything is given back.
+    pub(super) fn check_writable(&self, blocks: &[Block]) -> Result<(), StoreError> {
         self.database.check_writable()?;
         let folder = &self.options.folder;
         let space = self.disk.space(folder);
         let space = space.map_err(|error| io_fault("measure", folder, error))?;
         let floor_bytes = self.options.free_floor.bytes(space.total_bytes);
+        let floor_bytes = match blocks.iter().all(|block| self.is_inline(block)) {
+            true => floor_bytes / 2,
+            false => floor_bytes,
+        };
         if space.free_bytes < floor_bytes {
             return Err(StoreError::NoSpace {
                 free_bytes: space.free_bytes,

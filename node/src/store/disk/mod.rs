@@ -66,7 +66,8 @@ pub struct DiskOptions {
     pub clock: Clock,
 }
 
-/// How much of the file system is left to others: below it, blocks are refused.
+/// How much of the file system is left to others: below it, blocks are refused; small ones, without which nothing could be
+/// deleted, below half of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FreeFloor {
@@ -216,7 +217,7 @@ impl BlockStore for DiskStore {
         if blocks.is_empty() {
             return Ok(());
         }
-        self.engine.check_writable()?;
+        self.engine.check_writable(&blocks)?;
         self.engine
             .put(partition.clone(), blocks, transaction.cloned())
             .await
