@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use champ::cbor::Record as _;
@@ -31,6 +31,8 @@ const MAX_ASKED: usize = 8;
 /// Time after a start for which no name is given out as long as no other node answers: nodes that have just lost sight of
 /// this one come back within it. Later they are taken to be gone.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Time between two rounds of questions: whoever asks for names must not make this node ask all the time.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// Names that are looked through for nodes.
 const MAX_NAMES: usize = 10_000;
 
@@ -40,15 +42,20 @@ const MAX_NAMES: usize = 10_000;
 /// A rule when one has, and when there are nodes to ask and none has answered yet; after [`PATIENCE`] they stand in
 /// nobody's way.
 pub(crate) async fn check(state: &State, writer: &Writer) -> Result<(), Refusal> {
-    if let Some(by) = state.names.overtaken.lock().clone() {
-        return Err(overtaken(&by));
-    }
-    if state.names.is_fenced.load(Ordering::Acquire) {
-        return Ok(());
+    if let Some(decided) = decided(state) {
+        return decided;
     }
     let Some(peers) = state.peers.get() else {
         return Ok(());
     };
+    // Who comes while others are asked waits for what they say.
+    let mut asked = state.names.fence_asked.lock().await;
+    if let Some(decided) = decided(state) {
+        return decided;
+    }
+    if asked.is_some_and(|asked| asked.elapsed() < ASK_AGAIN) {
+        return Err(unsure());
+    }
     let own = pointers::stored_update(state, writer).await?;
     let own = own.as_ref().and_then(|update| update.sequence());
     let followers = followers(state).await?;
@@ -74,14 +81,27 @@ pub(crate) async fn check(state: &State, writer: &Writer) -> Result<(), Refusal>
             return Err(overtaken(&peer.to_string()));
         }
     }
-    if has_answer {
-        state.names.is_fenced.store(true, Ordering::Release);
-    } else if state.names.started.elapsed() < PATIENCE {
-        return Err(Refusal::rule(
-            "This server gives out names when one of the others that know them answers, please try again in some minutes",
-        ));
+    if !has_answer && state.names.started.elapsed() < PATIENCE {
+        *asked = Some(Instant::now());
+        return Err(unsure());
     }
+    state.names.is_fenced.store(true, Ordering::Release);
     Ok(())
+}
+
+/// Returns what was found out since the start.
+fn decided(state: &State) -> Option<Result<(), Refusal>> {
+    if let Some(by) = state.names.overtaken.lock().clone() {
+        return Some(Err(overtaken(&by)));
+    }
+    let is_fenced = state.names.is_fenced.load(Ordering::Acquire);
+    is_fenced.then_some(Ok(()))
+}
+
+fn unsure() -> Refusal {
+    Refusal::rule(
+        "This server gives out names when one of the others that know them answers, please try again in some minutes",
+    )
 }
 
 fn overtaken(by: &str) -> Refusal {

@@ -61,6 +61,8 @@ pub(crate) struct Names {
     /// Set when another node was found to have newer names: nothing is given out any more.
     pub(crate) overtaken: Mutex<Option<String>>,
     started: std::time::Instant,
+    /// When other nodes were last asked whether one has taken over.
+    fence_asked: tokio::sync::Mutex<Option<std::time::Instant>>,
     /// True once it is known that no other node has taken over.
     pub(crate) is_fenced: std::sync::atomic::AtomicBool,
 }
@@ -90,6 +92,7 @@ impl Names {
             tried_seconds: Mutex::new(i64::MIN),
             overtaken: Mutex::default(),
             started: std::time::Instant::now(),
+            fence_asked: tokio::sync::Mutex::new(None),
             is_fenced: std::sync::atomic::AtomicBool::new(false),
         }
     }

@@ -134,6 +134,23 @@ async fn everything_but_new_names_goes_on_without_the_authority() {
     );
 }
 
+/// Whether another node has taken over meanwhile cannot be known as long as none of them answers.
+#[tokio::test]
+async fn an_authority_that_comes_back_gives_out_no_name_before_somebody_answers() {
+    let net = Net::new();
+    let mut authority = net.authority().await;
+    let home = net.join(&authority).await;
+    Account::sign_up(&home.node, "alice", 1).await;
+    net.kill(&authority);
+    net.kill(&home);
+    net.restart(&mut authority).await;
+    for seed in [2, 3] {
+        let request = Account::new("bob", seed).request(&authority.node).await;
+        let refused = authority.node.refused(SIGNUP, request.to_body()).await;
+        assert!(refused.contains("when one of the others"), "{refused}");
+    }
+}
+
 #[tokio::test]
 async fn another_node_takes_over_without_loss_and_the_old_one_is_fenced() {
     let net = Net::new();
