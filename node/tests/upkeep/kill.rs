@@ -23,8 +23,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use champ::Cid;
 use node::store::{
-    BlockStore as _,
+    Store,
     disk::{Disk, Locked, Space, SystemDisk},
 };
 use redb::StorageBackend;
@@ -66,15 +67,21 @@ async fn work(world: Arc<World>, name: &'static str, seed: u8, versions: Option<
         let content = files.version() as u8;
         let data = files.account.login_data(&files.account.login, content);
         let _ = files.account.set_login(&world.node, &data).await;
-        let space = space(name);
-        let listed = world.store.list_blocks(&space, None, 1_000).await.unwrap();
-        let garbage = listed.into_iter().filter(|info| old.contains(&info.cid));
-        let garbage = garbage.map(|info| (info.cid, info.generation)).collect();
-        world.store.delete_blocks(&space, garbage).await.unwrap();
+        delete(&*world.store, name, &old).await;
     }
 }
 
-fn acknowledge(name: &str, version: i64) {
+/// Deletes what a version has replaced.
+pub(super) async fn delete(store: &dyn Store, name: &str, old: &[Cid]) {
+    let space = space(name);
+    let listed = store.list_blocks(&space, None, 1_000).await.unwrap();
+    let garbage = listed.into_iter().filter(|info| old.contains(&info.cid));
+    let garbage = garbage.map(|info| (info.cid, info.generation)).collect();
+    store.delete_blocks(&space, garbage).await.unwrap();
+}
+
+/// Says to the process that kills this one what was acknowledged.
+pub(super) fn acknowledge(name: &str, version: i64) {
     let line = format!("acknowledged {name} {version}\n");
     let mut out = io::stdout().lock();
     out.write_all(line.as_bytes()).unwrap();

@@ -4,7 +4,7 @@
 //! `KASTRO_KILL_ROUNDS=500 cargo test --release -p node --test main kill_bucket -- --nocapture` runs the long version.
 
 use std::{
-    io::{self, BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Arc, mpsc::sync_channel},
@@ -13,7 +13,8 @@ use std::{
 
 use super::{
     backup_elsewhere::{Elsewhere, Place},
-    world::{Files, space},
+    kill::{acknowledge, delete},
+    world::Files,
 };
 use crate::{servers::s3, store::model_disk::Dice};
 
@@ -46,19 +47,8 @@ async fn work(world: Arc<Elsewhere>, name: &'static str, seed: u8) {
         let fragments = 1 + (files.version() % 3) as u8;
         files.save_at(&world.node, fragments).await;
         acknowledge(name, files.version());
-        let space = space(name);
-        let listed = world.store.list_blocks(&space, None, 1_000).await.unwrap();
-        let garbage = listed.into_iter().filter(|info| old.contains(&info.cid));
-        let garbage = garbage.map(|info| (info.cid, info.generation)).collect();
-        world.store.delete_blocks(&space, garbage).await.unwrap();
+        delete(&*world.store, name, &old).await;
     }
-}
-
-fn acknowledge(name: &str, version: i64) {
-    let line = format!("acknowledged {name} {version}\n");
-    let mut out = io::stdout().lock();
-    out.write_all(line.as_bytes()).unwrap();
-    out.flush().unwrap();
 }
 
 /// The victim; runs until it is killed.
