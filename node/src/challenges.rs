@@ -148,7 +148,8 @@ fn shared_key(name: &Username, challenge: &Challenge) -> Vec<u8> {
 fn is_shared_fresh(made: &[u8], now_millis: i64) -> bool {
     made.first_chunk().is_some_and(|made| {
         let age = now_millis.saturating_sub(i64::from_be_bytes(*made));
-        age < CHALLENGE_MILLIS
+        // One of the future was made before the clock was set back.
+        age.saturating_abs() < CHALLENGE_MILLIS
     })
 }
 

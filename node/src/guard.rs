@@ -2,6 +2,8 @@
 //!
 //! A node that is alone counts in memory. Nodes that share a store count what guards secrets in the store, because
 //! whoever guesses may ask each of them in turn; what only protects a process from work is counted by each process.
+//! What is counted in memory counts with steady time ([`crate::state::State::limit_seconds`]); a stored window that
+//! lies in the future was begun before the clock was set back, and is none (Spec: 40 DOS-14).
 
 use std::{collections::HashMap, fmt::Display, hash::Hash, net::IpAddr};
 
@@ -189,7 +191,10 @@ impl<K: Hash + Eq + Clone + Display + Send + Sync> Limit<K> {
     /// Returns the window that a row is about, or a new one: when it began, and the events in it.
     fn window(&self, row: Option<&[u8]>, now_seconds: i64) -> (i64, u32) {
         read_window(row)
-            .filter(|(start, _)| now_seconds.saturating_sub(*start) < self.counter.window_seconds)
+            .filter(|(start, _)| {
+                let age = now_seconds.saturating_sub(*start);
+                age.saturating_abs() < self.counter.window_seconds
+            })
             .unwrap_or((now_seconds, 0))
     }
 
@@ -206,8 +211,9 @@ fn read_window(row: Option<&[u8]>) -> Option<(i64, u32)> {
 
 /// Returns true for a stored count that holds nobody back any more.
 pub(crate) fn is_stored_stale(row: &[u8], now_seconds: i64) -> bool {
-    read_window(Some(row))
-        .is_none_or(|(start, _)| now_seconds.saturating_sub(start) >= LONGEST_WINDOW_SECONDS)
+    read_window(Some(row)).is_none_or(|(start, _)| {
+        now_seconds.saturating_sub(start).saturating_abs() >= LONGEST_WINDOW_SECONDS
+    })
 }
 
 /// The limits of a node.
@@ -420,6 +426,22 @@ mod tests {
             .unwrap();
         assert!(!is_stored_stale(&row, 86_399));
         assert!(is_stored_stale(&row, 86_400));
+    }
+
+    #[tokio::test]
+    async fn dos_14_a_stored_window_of_the_future_holds_nobody_back_for_long() {
+        let store = SharedMemory::default();
+        let guards = Guards::default();
+        let now = 1_000_000;
+        for _ in 0..5 {
+            guards.wrong_code(&store, "alice", now).await.unwrap();
+        }
+        // A little back, the guesses still count; a day back, they would count for a day.
+        assert!(guards.admit_code(&store, "alice", now - 10).await.is_err());
+        let set_back = now - LONGEST_WINDOW_SECONDS;
+        assert!(guards.admit_code(&store, "alice", set_back).await.is_ok());
+        let row = store.get(tables::GUARDS, b"wrong codes\0alice").await;
+        assert!(is_stored_stale(&row.unwrap().unwrap(), set_back));
     }
 
     fn stores() -> [Box<dyn MetaStore>; 2] {

@@ -461,7 +461,8 @@ fn first_pointer(key: &SecretKeyWithHash, root: &Cid) -> Result<SignedPointer, R
     Ok(SignedPointer::sign(update, key.secret()))
 }
 
+/// The time with which sign-ups are counted.
 fn now(state: &State) -> std::time::SystemTime {
-    let millis = u64::try_from(state.clock.now_millis()).unwrap_or(0);
+    let millis = u64::try_from(state.limit_millis()).unwrap_or(0);
     std::time::UNIX_EPOCH + std::time::Duration::from_millis(millis)
 }

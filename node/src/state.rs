@@ -77,6 +77,21 @@ impl State {
         self.peers.get().map(AsRef::as_ref)
     }
 
+    /// Returns the time that limits count with, in milliseconds: one that nobody sets, so that a clock that jumps
+    /// neither lifts a limit nor prolongs it (Spec: 40 DOS-14). Processes that count together in one store have only
+    /// the time of day in common.
+    pub(crate) fn limit_millis(&self) -> i64 {
+        match self.store.is_shared() {
+            true => self.clock.now_millis(),
+            false => self.clock.steady_millis(),
+        }
+    }
+
+    /// Returns [`State::limit_millis`] in seconds.
+    pub(crate) fn limit_seconds(&self) -> i64 {
+        self.limit_millis().div_euclid(1000)
+    }
+
     /// Returns the name authority.
     ///
     /// # Errors

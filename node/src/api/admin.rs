@@ -77,7 +77,7 @@ async fn wait(call: &Call<'_>) -> Result<bool, Refusal> {
         && !state
             .guards
             .waiting_list
-            .record(&*state.store, &address, state.clock.now_seconds())
+            .record(&*state.store, &address, state.limit_seconds())
             .await?
     {
         return Err(Refusal::RateLimit("Too many waiting list entries"));

@@ -159,7 +159,7 @@ fn check(
 
 /// Bounds how many permits to read one user's blocks are given.
 fn count(state: &State, user: &str, permits: usize) -> Result<(), Refusal> {
-    let now = state.clock.now_seconds();
+    let now = state.clock.steady_seconds();
     for _ in 0..permits {
         if !state.guards.direct_reads.record(&user.to_owned(), now) {
             return Err(Refusal::RateLimit("User request limit exceeded"));

@@ -39,10 +39,11 @@ pub(super) async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
     }
     let now = state.clock.now_seconds();
     let source = user.name.as_str().to_owned();
+    let counted_at = state.limit_seconds();
     let is_exhausted = state
         .guards
         .link_misses
-        .is_exhausted(&*state.store, &source, now)
+        .is_exhausted(&*state.store, &source, counted_at)
         .await?;
     if is_exhausted {
         return Err(Refusal::RateLimit("Too many wrong links"));
@@ -51,7 +52,7 @@ pub(super) async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
         state
             .guards
             .link_misses
-            .record(&*state.store, &source, now)
+            .record(&*state.store, &source, counted_at)
             .await?;
         return Err(Refusal::rule("No secret link present!"));
     };

@@ -31,7 +31,7 @@ pub(super) async fn send(call: &Call<'_>, body: &mut RequestBody) -> Result<Repl
             .state
             .guards
             .follow_requests
-            .record(&*call.state.store, &address, call.state.clock.now_seconds())
+            .record(&*call.state.store, &address, call.state.limit_seconds())
             .await?
     {
         return Err(Refusal::RateLimit("Too many follow requests"));

@@ -93,7 +93,7 @@ pub(super) async fn identity_record(call: &Call<'_>) -> Result<Reply, Refusal> {
 /// Opening a transaction stores nothing: a put under an id is what protects blocks.
 pub(super) async fn start_transaction(call: &Call<'_>) -> Result<Reply, Refusal> {
     call.state.directory.local(&call.query.owner()?).await?;
-    let now = call.state.clock.now_seconds();
+    let now = call.state.clock.steady_seconds();
     if let Some(address) = call.origin.address()
         && !call.state.guards.transactions.record(&address, now)
     {

@@ -215,11 +215,17 @@ async fn due(state: &State, now: bool) -> Result<Vec<(Arc<User>, UserRow)>, Refu
         }
         let row = Mirroring(state).user(user.name.as_str()).await?;
         let row = row.unwrap_or_default();
-        if now || row.due_seconds <= state.clock.now_seconds() {
+        if now || is_due(row.due_seconds, state.clock.now_seconds(), MAX_WAIT_SECONDS) {
             due.push((user, row));
         }
     }
     Ok(due)
+}
+
+/// Returns true when the moment has come, and when it is further off than anybody waits: then the clock was set back
+/// (Spec: 40 DOS-14).
+const fn is_due(due_seconds: i64, now_seconds: i64, longest_wait_seconds: i64) -> bool {
+    due_seconds <= now_seconds || due_seconds > now_seconds.saturating_add(longest_wait_seconds)
 }
 
 /// Copies one user from home, or from where the operator said.
@@ -284,7 +290,7 @@ async fn whole_node(state: &Arc<State>, now: bool, round: &mut Round) -> Result<
         return Ok(());
     };
     let clock = state.clock.now_seconds();
-    if !now && clock < row.due_seconds {
+    if !now && !is_due(row.due_seconds, clock, NODE_WAIT_SECONDS.0) {
         return Ok(());
     }
     let done = all_users(state, &row, round).await;
@@ -401,4 +407,17 @@ async fn from_snapshot(
     blocks.flush().await?;
     store_snapshot_pointers(state, &user, &copying, pointers).await?;
     copying.close().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dos_14_a_copy_is_made_also_after_the_clock_was_set_back() {
+        assert!(is_due(100, 100, 3600) && is_due(99, 100, 3600));
+        assert!(!is_due(101, 100, 3600) && !is_due(3700, 100, 3600));
+        assert!(is_due(3701, 100, 3600));
+        assert!(is_due(i64::MAX, i64::MAX, 3600) && !is_due(i64::MAX, i64::MAX - 1, 3600));
+    }
 }

@@ -234,7 +234,9 @@ pub(crate) async fn refresh_if_older(state: &Arc<State>, seconds: i64) -> Result
         let mut tried = state.names.tried_seconds.lock();
         let done = state.names.status.lock().in_step_seconds;
         let last = done.unwrap_or(i64::MIN).max(*tried);
-        let is_due = now.saturating_sub(last) >= seconds;
+        let age = now.saturating_sub(last);
+        // What was done in the future was done before the clock was set back.
+        let is_due = age >= seconds || age < 0;
         if is_due {
             *tried = now;
         }

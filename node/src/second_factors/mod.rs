@@ -112,7 +112,7 @@ pub(crate) async fn start_webauthn(state: &State, name: &Username) -> Result<Cha
     if factors.len() >= MAX_FACTORS {
         return Err(too_many());
     }
-    let now = state.clock.now_millis();
+    let now = state.limit_millis();
     state.challenges.start(&*state.store, name, now).await
 }
 
@@ -176,7 +176,7 @@ async fn use_challenge(
     };
     let found = state
         .challenges
-        .finish(&*state.store, name, &presented, state.clock.now_millis())
+        .finish(&*state.store, name, &presented, state.limit_millis())
         .await?;
     Ok(found.ok_or(Rejection::Challenge))
 }
@@ -210,7 +210,7 @@ pub(crate) async fn enable(
     let now = state.clock.now_seconds();
     state
         .guards
-        .admit_code(&*state.store, name.as_str(), now)
+        .admit_code(&*state.store, name.as_str(), state.limit_seconds())
         .await?;
     let outcome = change(state, name, |factors| {
         let factor = factors
@@ -245,7 +245,7 @@ pub(crate) async fn enable(
     {
         state
             .guards
-            .wrong_code(&*state.store, name.as_str(), now)
+            .wrong_code(&*state.store, name.as_str(), state.limit_seconds())
             .await?;
     }
     outcome
@@ -315,7 +315,7 @@ pub(crate) async fn check_answer(
             let now = state.clock.now_seconds();
             state
                 .guards
-                .admit_code(&*state.store, name.as_str(), now)
+                .admit_code(&*state.store, name.as_str(), state.limit_seconds())
                 .await?;
             let id = &answer.credential_id;
             let outcome = change(state, name, |factors| {
@@ -325,7 +325,7 @@ pub(crate) async fn check_answer(
             if matches!(outcome, Err(Refusal::Rule(_))) {
                 state
                     .guards
-                    .wrong_code(&*state.store, name.as_str(), now)
+                    .wrong_code(&*state.store, name.as_str(), state.limit_seconds())
                     .await?;
             }
             outcome

@@ -177,7 +177,7 @@ impl Usage {
         format: BlockFormat,
     ) -> Result<Reservation, Refusal> {
         let account = self.account(state, user).await?;
-        let now = state.clock.now_seconds();
+        let now = state.limit_seconds();
         let window = i64::try_from(state.config.upload_window.as_secs()).unwrap_or(i64::MAX);
         let (was_over, outcome) = account
             .change(state, user, |account| {

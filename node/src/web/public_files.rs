@@ -30,7 +30,7 @@ pub(crate) async fn answer(
     if parts.method != Method::GET && parts.method != Method::HEAD {
         return Err(Refusal::Method);
     }
-    let now = state.clock.now_millis() / 1000;
+    let now = state.clock.steady_seconds();
     if let Some(address) = origin.address()
         && !state.guards.public_files.record(&address, now)
     {
