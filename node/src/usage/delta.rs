@@ -7,8 +7,9 @@
 use std::collections::HashMap;
 
 use champ::{Cid, Codec, cbor::scan_block_lenient};
+use sha2::{Digest as _, Sha256};
 
-use crate::{directory::User, error::Refusal, state::State};
+use crate::{directory::User, error::Refusal, random::random, state::State};
 
 /// Sizes saturate here: a hostile graph can claim any size.
 const MAX_TREE_BYTES: i128 = 1 << 62;
@@ -17,6 +18,49 @@ const MAX_PAIRS: usize = 20_000_000;
 
 /// What was in a place and what is there now.
 type Pair = (Option<Cid>, Option<Cid>);
+
+/// The pairs that have been worked out. Whoever deletes a large tree makes as many as it had blocks, so each is kept as
+/// half of a hash and a number, 24 bytes; the salt keeps anybody from looking for two pairs with one hash.
+struct Known {
+    salt: [u8; 16],
+    bytes: HashMap<[u8; 16], i64>,
+    buffer: Vec<u8>,
+}
+
+impl Known {
+    fn new() -> Self {
+        Self {
+            salt: random(),
+            bytes: HashMap::new(),
+            buffer: Vec::new(),
+        }
+    }
+
+    fn key(&mut self, pair: &Pair) -> [u8; 16] {
+        self.buffer.clear();
+        self.buffer.extend_from_slice(&self.salt);
+        for cid in [&pair.0, &pair.1] {
+            self.buffer.push(cid.is_some().into());
+            if let Some(cid) = cid {
+                cid.write(&mut self.buffer);
+            }
+        }
+        let hash: [u8; 32] = Sha256::digest(&self.buffer).into();
+        hash.first_chunk().copied().unwrap_or_default()
+    }
+
+    fn get(&mut self, pair: &Pair) -> Option<i128> {
+        let key = self.key(pair);
+        self.bytes.get(&key).copied().map(i128::from)
+    }
+
+    fn insert(&mut self, pair: &Pair, bytes: i128) {
+        let key = self.key(pair);
+        // Clamped to what fits.
+        let bytes = i64::try_from(clamp(bytes)).unwrap_or_default();
+        self.bytes.insert(key, bytes);
+    }
+}
 
 struct Frame {
     pair: Pair,
@@ -32,7 +76,7 @@ pub(super) async fn tree_delta(
     old: Option<Cid>,
     new: Option<Cid>,
 ) -> Result<i128, Refusal> {
-    let mut known: HashMap<Pair, i128> = HashMap::new();
+    let mut known = Known::new();
     let root = (old, new);
     if root.0 == root.1 {
         return Ok(0);
@@ -51,13 +95,13 @@ pub(super) async fn tree_delta(
             continue;
         }
         if let Some(done) = stack.pop() {
-            if known.len() >= MAX_PAIRS {
+            if known.bytes.len() >= MAX_PAIRS {
                 return Err(Refusal::internal("too many blocks below one root"));
             }
-            known.insert(done.pair, done.bytes);
+            known.insert(&done.pair, done.bytes);
         }
     }
-    Ok(known.get(&root).copied().unwrap_or(0))
+    Ok(known.get(&root).unwrap_or(0))
 }
 
 fn clamp(bytes: i128) -> i128 {
@@ -139,6 +183,21 @@ fn differing(old: Vec<Cid>, new: Vec<Cid>) -> (Vec<Cid>, Vec<Cid>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dos_16_a_pair_that_is_known_takes_24_bytes() {
+        assert_eq!(size_of::<([u8; 16], i64)>(), 24);
+        let cid = |n: u8| Some(Cid::of_raw(&[n]));
+        let mut known = Known::new();
+        known.insert(&(cid(1), None), 5);
+        known.insert(&(cid(1), cid(2)), i128::MAX);
+        known.insert(&(None, None), i128::MIN);
+        assert_eq!(known.get(&(cid(1), None)), Some(5));
+        assert_eq!(known.get(&(cid(1), cid(2))), Some(MAX_TREE_BYTES));
+        assert_eq!(known.get(&(None, None)), Some(-MAX_TREE_BYTES));
+        assert_eq!(known.get(&(None, cid(1))), None);
+        assert_eq!(known.get(&(cid(2), cid(1))), None);
+    }
 
     #[test]
     fn occurrences_cancel_one_by_one() {
