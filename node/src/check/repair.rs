@@ -1,5 +1,6 @@
 //! Putting right what a check found: damaged copies are moved aside, good ones fetched from wherever there are
-//! some, counters counted anew. The only thing that is ever removed is a file that no row names.
+//! some, counters counted anew. The only thing that is ever removed is a file that no row names, and only after
+//! its block was not missed: rows of the index that were lost are made again from such files.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -7,7 +8,7 @@ use champ::{Block, Cid, Codec, cbor};
 use serde::{Deserialize, Serialize};
 
 use super::{Finding, Kind, Report, space_of};
-use crate::store::{Copy, Partition, Quarantine, Store, StoreError};
+use crate::store::{Copy, Partition, Quarantine, Store, StoreError, Unnamed, Upkeep};
 
 /// Blocks that one repair fetches below a block that had been missing.
 const MAX_FETCHED: u64 = 10_000_000;
@@ -87,6 +88,12 @@ pub async fn repair(
         ..Repaired::default()
     };
     let mut seen = BTreeSet::new();
+    let mut sources = Sources {
+        upkeep: store.upkeep(),
+        unnamed: None,
+        supply: options.supply,
+    };
+    let mut has_strays = false;
     for finding in &report.findings {
         match finding.kind {
             Kind::DamagedBlock
@@ -98,12 +105,11 @@ pub async fn repair(
                 if let Some(block) = block_of(finding)
                     && seen.insert(block.clone())
                 {
-                    one(store, finding, &block, options, &mut repaired).await?;
+                    one(store, finding, &block, &mut sources, &mut repaired).await?;
                 }
             }
             Kind::OrphanFiles => {
-                let strays = store.strays(!options.is_dry_run).await?;
-                repaired.orphans_removed += strays.found.blocks;
+                has_strays = true;
             }
             Kind::WrongCounts => {
                 let space = finding.user.as_deref().and_then(space_of);
@@ -117,7 +123,44 @@ pub async fn repair(
             }
         }
     }
+    // Not before everything that is missing has been looked for among them.
+    if has_strays {
+        let strays = store.strays(!options.is_dry_run).await?;
+        repaired.orphans_removed += strays.found.blocks;
+    }
     Ok(repaired)
+}
+
+/// Where good copies are looked for.
+struct Sources<'a> {
+    upkeep: Option<&'a dyn Upkeep>,
+    /// Files here that no row names, once they have been asked for.
+    unnamed: Option<Unnamed>,
+    supply: Option<&'a dyn BlockSupply>,
+}
+
+impl Sources<'_> {
+    async fn block(
+        &mut self,
+        user: &str,
+        partition: &Partition,
+        cid: &Cid,
+    ) -> Result<Option<Block>, StoreError> {
+        if let Some(upkeep) = self.upkeep {
+            let unnamed = match self.unnamed.take() {
+                Some(unnamed) => unnamed,
+                None => upkeep.unnamed().await?,
+            };
+            let number = unnamed.get(&(partition.clone(), cid.clone())).copied();
+            self.unnamed = Some(unnamed);
+            if let Some(number) = number
+                && let Some(block) = upkeep.unnamed_block(partition, cid, number).await?
+            {
+                return Ok(Some(block));
+            }
+        }
+        Ok(supplied(self.supply, user, cid).await)
+    }
 }
 
 fn block_of(finding: &Finding) -> Option<(Partition, Cid)> {
@@ -129,7 +172,7 @@ async fn one(
     store: &dyn Store,
     finding: &Finding,
     (partition, cid): &(Partition, Cid),
-    options: RepairOptions<'_>,
+    sources: &mut Sources<'_>,
     repaired: &mut Repaired,
 ) -> Result<(), StoreError> {
     let user = finding.user.clone().unwrap_or_default();
@@ -141,7 +184,7 @@ async fn one(
             Copy::Absent | Copy::Missing => false,
             Copy::Present | Copy::WrongLength { .. } => true,
         };
-        let is_moved = if options.is_dry_run {
+        let is_moved = if repaired.is_dry_run {
             has_copy
         } else {
             upkeep.quarantine(partition, cid).await? == Quarantine::Moved
@@ -159,7 +202,7 @@ async fn one(
         if is_sound(store, partition, &cid).await? {
             continue;
         }
-        let Some(block) = supplied(options.supply, &user, &cid).await else {
+        let Some(block) = sources.block(&user, partition, &cid).await? else {
             repaired.lost.push((user.clone(), cid.to_string()));
             continue;
         };
@@ -168,7 +211,7 @@ async fn one(
         {
             wanted.extend(value.links());
         }
-        if !options.is_dry_run {
+        if !repaired.is_dry_run {
             store.put_blocks(partition, vec![block], None).await?;
         }
         repaired.healed += 1;

@@ -36,7 +36,9 @@ pub use meta::{
     MetaStore, Table, Write,
 };
 pub use postgres::{PostgresOptions, PostgresStore};
-pub use upkeep::{Copy, MAX_QUARANTINE_PAGE, Orphans, Quarantine, Quarantined, Upkeep};
+pub use upkeep::{
+    Copy, MAX_QUARANTINE_PAGE, MAX_UNNAMED, Orphans, Quarantine, Quarantined, Unnamed, Upkeep,
+};
 
 use std::{sync::Arc, time::SystemTime};
 

@@ -5,14 +5,20 @@
 //!
 //! Spec: 40 REL-6, REL-14.
 
-use std::time::SystemTime;
+use std::{collections::HashMap, time::SystemTime};
 
-use champ::Cid;
+use champ::{Block, Cid};
 
 use super::{BlockCounts, Partition, StoreError};
 
 /// Most entries of one page of [`Upkeep::quarantined`].
 pub const MAX_QUARANTINE_PAGE: usize = 1_000;
+
+/// Most entries of [`Upkeep::unnamed`].
+pub const MAX_UNNAMED: usize = 1_000_000;
+
+/// Files that no row names: the number of one of each block.
+pub type Unnamed = HashMap<(Partition, Cid), u64>;
 
 /// The stored copy of a block, judged without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +104,24 @@ pub trait Upkeep: Send + Sync {
     /// # Errors
     /// Failures of the disk.
     async fn orphans(&self, remove: bool) -> Result<Orphans, StoreError>;
+
+    /// Lists the files that no row names, apart from writes under way, at most [`MAX_UNNAMED`]: their names say which
+    /// blocks they were, should rows of the index ever be lost.
+    ///
+    /// # Errors
+    /// Failures of the disk.
+    async fn unnamed(&self) -> Result<Unnamed, StoreError>;
+
+    /// Reads one of those files; `None` when it is gone, or not what its name says.
+    ///
+    /// # Errors
+    /// Failures of the disk.
+    async fn unnamed_block(
+        &self,
+        partition: &Partition,
+        cid: &Cid,
+        number: u64,
+    ) -> Result<Option<Block>, StoreError>;
 
     /// Counts the blocks of a partition and, if asked to, corrects what the store believes; returns what it
     /// believed and what is so.

@@ -238,6 +238,59 @@ async fn orphans_are_found_and_only_they_are_removed() {
     assert_eq!(world.check().await.total(), 0);
 }
 
+/// Rows of the index are gone, the files are not: their names say what they hold, and their hashes whether that is so.
+#[tokio::test]
+async fn rel_7_rows_of_the_index_that_are_lost_are_made_again_from_the_files() {
+    let (world, alice, _) = world().await;
+    let copies: Vec<_> = [(0, 0), (1, 1)]
+        .into_iter()
+        .map(|(fragment, number)| {
+            let file = world.file("alice", &alice.fragments[fragment]);
+            let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+            let (rest, _) = name.rsplit_once('-').unwrap();
+            (
+                file.with_file_name(format!("{rest}-{number:016x}")),
+                fs::read(&file).unwrap(),
+            )
+        })
+        .collect();
+    for block in &alice.fragments[..2] {
+        let listed = world.store.list_blocks(&space("alice"), None, 1000).await;
+        let listed = listed.unwrap();
+        let found = listed.iter().find(|info| info.cid == *block.cid()).unwrap();
+        let gone = vec![(found.cid.clone(), found.generation)];
+        let deleted = world.store.delete_blocks(&space("alice"), gone).await;
+        assert_eq!(deleted.unwrap().removed.blocks, 1);
+    }
+    for (path, bytes) in &copies {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    // One of them was damaged as well.
+    fs::write(&copies[1].0, vec![9; 70_000]).unwrap();
+    let report = world.check().await;
+    let expected = [(Kind::MissingBlock, 2), (Kind::OrphanFiles, 1)];
+    assert_eq!(kinds(&report), expected.into());
+    let dry = RepairOptions {
+        is_dry_run: true,
+        ..RepairOptions::default()
+    };
+    for (options, is_there) in [(dry, true), (RepairOptions::default(), false)] {
+        let done = repair(&*world.store, &report, options).await.unwrap();
+        let lost = ("alice".to_owned(), alice.fragments[1].cid().to_string());
+        assert_eq!((done.healed, done.lost), (1, vec![lost]));
+        assert!(done.orphans_removed > 0);
+        assert_eq!(copies[0].0.exists(), is_there);
+    }
+    let space = space("alice");
+    let found = world.store.block(&space, alice.fragments[0].cid()).await;
+    assert_eq!(found.unwrap().as_ref(), Some(&alice.fragments[0]));
+    assert_eq!(
+        kinds(&world.check().await),
+        [(Kind::MissingBlock, 1)].into()
+    );
+}
+
 #[tokio::test]
 async fn rel_6_quarantine_keeps_the_evidence_and_a_new_upload_heals() {
     let (world, alice, _) = world().await;

@@ -17,8 +17,8 @@ use super::{
     },
 };
 use crate::store::{
-    BlockCounts, Copy, MAX_QUARANTINE_PAGE, Orphans, Partition, Quarantine, Quarantined,
-    StoreError, Upkeep,
+    BlockCounts, Copy, MAX_QUARANTINE_PAGE, MAX_UNNAMED, Orphans, Partition, Quarantine,
+    Quarantined, StoreError, Unnamed, Upkeep,
 };
 
 #[async_trait::async_trait]
@@ -158,6 +158,52 @@ impl Upkeep for DiskStore {
                 engine.files.remove_empty_run(run);
             }
             Ok(orphans)
+        })
+        .await
+    }
+
+    async fn unnamed(&self) -> Result<Unnamed, StoreError> {
+        let engine = self.engine.clone();
+        blocking(move || {
+            let names = engine.read(partition_names)?;
+            let mut unnamed = Unnamed::new();
+            for run in engine.files.runs()? {
+                for file in engine.files.list_run(run)? {
+                    if engine.files.is_open(file.sequence) || engine.is_named(&file)? {
+                        continue;
+                    }
+                    let Some(partition) = names.get(&file.partition) else {
+                        continue;
+                    };
+                    if unnamed.len() < MAX_UNNAMED {
+                        unnamed.insert((partition.clone(), file.cid), file.sequence);
+                    }
+                }
+            }
+            Ok(unnamed)
+        })
+        .await
+    }
+
+    async fn unnamed_block(
+        &self,
+        partition: &Partition,
+        cid: &Cid,
+        number: u64,
+    ) -> Result<Option<Block>, StoreError> {
+        let (engine, partition, cid) = (self.engine.clone(), partition.clone(), cid.clone());
+        blocking(move || {
+            let names = engine.read(partition_names)?;
+            let Some((partition, _)) = names.iter().find(|(_, name)| **name == partition) else {
+                return Ok(None);
+            };
+            let file = BlockFile {
+                cid,
+                partition: *partition,
+                sequence: number,
+            };
+            let bytes = engine.files.read(&file)?;
+            Ok(bytes.and_then(|bytes| Block::verified(file.cid, bytes).ok()))
         })
         .await
     }
