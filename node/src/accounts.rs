@@ -89,7 +89,7 @@ pub(crate) async fn set_login(
         .record(
             &*state.store,
             &user.name.as_str().to_owned(),
-            state.clock.now_seconds(),
+            state.limit_seconds(),
         )
         .await?
     {
@@ -218,21 +218,33 @@ pub(crate) struct LoginAttempt<'a> {
 
 /// Hands out login data (Spec: 08 §3.1): key and time come before anything about second factors.
 ///
+/// Who has an account is public; all the same an unknown name costs what a wrong key costs, in work and in waiting, and
+/// is told from it only where the answer is made (Spec: 40 LOG-8, SC-4).
+///
 /// # Errors
 /// [`Refusal::Login`] alike for a wrong key and a missing record; answers to failures are held back.
 pub(crate) async fn login(
     state: &State,
     attempt: LoginAttempt<'_>,
 ) -> Result<LoginResponse, Refusal> {
-    let now_seconds = state.clock.now_seconds();
+    let now_seconds = state.limit_seconds();
     state
         .guards
         .admit_login(&*state.store, attempt.origin.address(), now_seconds)
         .await?;
-    let user = state.directory.named(attempt.username).await?;
-    admit_user(state, &user, attempt.is_proxied).await?;
-    match admit_key(state, &user, &attempt).await {
-        Ok(row) => {
+    let user = match state.directory.named(attempt.username).await {
+        Err(Refusal::UnknownName) => None,
+        found => Some(found?),
+    };
+    // Nobody has a name that is none.
+    let name = match &user {
+        Some(user) => user.name.clone(),
+        None => Username::parse(attempt.username).map_err(|_| Refusal::UnknownName)?,
+    };
+    admit_user(state, &name, user.as_deref(), attempt.is_proxied).await?;
+    let row = admit_key(state, &name, &attempt).await;
+    match (user, row) {
+        (Some(user), Ok(row)) => {
             let done = pass_second_factor(state, &user, &attempt).await?;
             state
                 .guards
@@ -240,22 +252,32 @@ pub(crate) async fn login(
                 .await?;
             Ok(done.unwrap_or(LoginResponse::Record(row.record)))
         }
-        Err(error @ (Refusal::Login | Refusal::Signature)) => {
+        (user, Err(error @ (Refusal::Login | Refusal::Signature))) => {
             let address = attempt.origin.address();
             let pause = state
                 .guards
-                .login_failed(&*state.store, user.name.as_str(), address, now_seconds)
+                .login_failed(&*state.store, name.as_str(), address, now_seconds)
                 .await?;
             tokio::time::sleep(Duration::from_secs(pause)).await;
-            Err(error)
+            Err(match (user, error) {
+                (None, Refusal::Login) => Refusal::UnknownName,
+                (_, error) => error,
+            })
         }
-        Err(error) => Err(error),
+        (_, Err(error)) => Err(error),
+        (None, Ok(_)) => Err(Refusal::UnknownName),
     }
 }
 
-/// Refuses users of other servers (Spec: 08 §3.2).
-async fn admit_user(state: &State, user: &User, is_proxied: bool) -> Result<(), Refusal> {
-    let has_space = stored_quota(state, &user.name).await?.is_some();
+/// Refuses users of other servers (Spec: 08 §3.2); for nobody, only does the same work.
+async fn admit_user(
+    state: &State,
+    name: &Username,
+    user: Option<&User>,
+    is_proxied: bool,
+) -> Result<(), Refusal> {
+    let has_space = stored_quota(state, name).await?.is_some();
+    let Some(user) = user else { return Ok(()) };
     if has_space || (user.is_local && (is_proxied || !state.config.is_public)) {
         return Ok(());
     }
@@ -268,7 +290,7 @@ async fn admit_user(state: &State, user: &User, is_proxied: bool) -> Result<(), 
 
 async fn admit_key(
     state: &State,
-    user: &User,
+    name: &Username,
     attempt: &LoginAttempt<'_>,
 ) -> Result<LoginRow, Refusal> {
     signed_time(
@@ -279,7 +301,7 @@ async fn admit_key(
     )?;
     let row = state
         .store
-        .get(tables::LOGINS, user.name.as_str().as_bytes())
+        .get(tables::LOGINS, name.as_str().as_bytes())
         .await?
         .map(|row| LoginRow::decode_shared(&row))
         .transpose()
@@ -314,7 +336,7 @@ async fn pass_second_factor(
     Ok(Some(LoginResponse::SecondFactor(MultiFactorRequest {
         challenge: state
             .challenges
-            .start(&*state.store, &user.name, state.clock.now_millis())
+            .start(&*state.store, &user.name, state.limit_millis())
             .await?
             .0,
         methods: MultiFactorMethods(offered),

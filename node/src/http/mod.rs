@@ -135,6 +135,9 @@ pub(crate) async fn answer(
         Err(_) => refuse(state, Refusal::internal("a handler panicked")),
     };
     finish(&mut response);
+    if parts.method == Method::GET && shows_a_token(&parts.uri) {
+        reply::keep_private(&mut response);
+    }
     if hosts.ends_tls() {
         response.headers_mut().insert(
             header::STRICT_TRANSPORT_SECURITY,
@@ -185,6 +188,14 @@ pub(crate) fn finish<B>(response: &mut Response<B>) {
     if !is_success && !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
+}
+
+/// Returns true when a request shows what opens protected blocks, or may: a look-up carries its tokens in a list.
+fn shows_a_token(uri: &Uri) -> bool {
+    Query::parse(uri.query()).is_ok_and(|query| {
+        let shows = |name| query.optional(name).is_some();
+        shows("bat") || shows("caps")
+    })
 }
 
 async fn route(

@@ -10,7 +10,20 @@ use http_body_util::Full;
 
 /// The caching header of answers that are functions of a content hash: exactly these bytes.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31622400 immutable");
+/// The same for what a token opened: nobody in between may hand it to who has none.
+const IMMUTABLE_FOR_ONE: HeaderValue =
+    HeaderValue::from_static("private, max-age=31622400 immutable");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// Keeps an answer out of caches that several people share (Spec: 40 WEB-11). For answers to GET: those to POST, which no
+/// cache keeps, are compared with the bytes of 05 §6.
+pub(crate) fn keep_private<B>(response: &mut Response<B>) {
+    if let Some(value) = response.headers_mut().get_mut(header::CACHE_CONTROL)
+        && *value == IMMUTABLE
+    {
+        *value = IMMUTABLE_FOR_ONE;
+    }
+}
 
 /// A successful answer.
 #[derive(Debug, Clone)]

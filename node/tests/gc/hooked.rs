@@ -45,6 +45,8 @@ pub(crate) struct Hooked {
     pub(crate) damaged: Mutex<BTreeSet<Cid>>,
     /// Blocks that have been read.
     pub(crate) reads: Mutex<u64>,
+    /// Tables of the rows that have been read one by one, in order.
+    pub(crate) tables_read: Mutex<Vec<&'static str>>,
 }
 
 impl Hooked {
@@ -54,6 +56,7 @@ impl Hooked {
             hook: Mutex::default(),
             damaged: Mutex::default(),
             reads: Mutex::default(),
+            tables_read: Mutex::default(),
         })
     }
 
@@ -73,6 +76,7 @@ impl Hooked {
 #[async_trait::async_trait]
 impl MetaStore for Hooked {
     async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.tables_read.lock().push(table.name());
         self.inner.get(table, key).await
     }
 

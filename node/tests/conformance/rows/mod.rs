@@ -2,6 +2,9 @@
 //!
 //! Rows whose test grew out of a call's own tests stand there; `grep -rn "fn wr_5" tests` finds either.
 
+mod caching;
+mod clocks;
+mod existence;
 mod kill;
 mod limits;
 mod linearizable;
