@@ -111,15 +111,12 @@ impl Server {
 
     /// How to reach a data set.
     pub(crate) fn data_set(&self, name: &str) -> PostgresOptions {
-        let socket = self.folder.path().to_str().unwrap();
-        let address = format!("host={socket} user=kastro dbname=postgres");
-        let mut options = PostgresOptions::new(&address)
-            .unwrap()
-            .schema(name)
-            .unwrap();
-        options.require_fsync = false;
-        options.connections = 4;
-        options
+        data_set(self.folder(), name)
+    }
+
+    /// Where other processes find the server.
+    pub(crate) fn folder(&self) -> &str {
+        self.folder.path().to_str().unwrap()
     }
 
     fn data(&self) -> PathBuf {
@@ -145,6 +142,18 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// How to reach a data set of the server in this folder.
+pub(crate) fn data_set(folder: &str, name: &str) -> PostgresOptions {
+    let address = format!("host={folder} user=kastro dbname=postgres");
+    let mut options = PostgresOptions::new(&address)
+        .unwrap()
+        .schema(name)
+        .unwrap();
+    options.require_fsync = false;
+    options.connections = 4;
+    options
 }
 
 /// The server that tests share, each with a data set of its own.

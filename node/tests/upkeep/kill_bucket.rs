@@ -1,5 +1,5 @@
-//! A node whose blocks are in a bucket is killed while it stores them (REL-1): every version that was acknowledged is
-//! there, every pointer leads to blocks, and a check of everything finds nothing.
+//! A node whose blocks are in a bucket, its metadata on a disk or in a database, is killed while it stores them (REL-1):
+//! every version that was acknowledged is there, every pointer leads to blocks, and a check of everything finds nothing.
 //!
 //! `KASTRO_KILL_ROUNDS=500 cargo test --release -p node --test main kill_bucket -- --nocapture` runs the long version.
 
@@ -16,18 +16,25 @@ use super::{
     kill::{acknowledge, delete},
     world::Files,
 };
-use crate::{servers::s3, store::model_disk::Dice};
+use crate::{
+    servers::{postgres, s3},
+    store::model_disk::Dice,
+};
 
 /// Folder of the victim: the one that holds `data`.
 const FOLDER: &str = "KASTRO_BUCKET_VICTIM";
 /// Its prefix in the bucket.
 const PREFIX: &str = "KASTRO_BUCKET_VICTIM_PREFIX";
+/// Folder of the database server, for a victim whose metadata is there.
+const DATABASE: &str = "KASTRO_BUCKET_VICTIM_DATABASE";
+/// Its data set.
+const SCHEMA: &str = "killed";
 const ROUNDS: &str = "KASTRO_KILL_ROUNDS";
 const USERS: [(&str, u8); 2] = [("alice", 7), ("bob", 8)];
 
-fn place(prefix: &str) -> Option<Place> {
+fn place(prefix: &str, database: Option<&str>) -> Option<Place> {
     Some(Place {
-        rows: None,
+        rows: database.map(|folder| postgres::data_set(folder, SCHEMA)),
         bucket: Some(s3::server()?.options(prefix)),
     })
 }
@@ -57,7 +64,8 @@ async fn bucket_victim() {
     let Some(folder) = std::env::var_os(FOLDER) else {
         return;
     };
-    let place = place(&std::env::var(PREFIX).unwrap()).unwrap();
+    let database = std::env::var(DATABASE).ok();
+    let place = place(&std::env::var(PREFIX).unwrap(), database.as_deref()).unwrap();
     // Never removed by the victim: the parent owns it.
     let world = Arc::new(Elsewhere::on(&place, PathBuf::from(folder)).await);
     let mut tasks = tokio::task::JoinSet::new();
@@ -68,9 +76,18 @@ async fn bucket_victim() {
 }
 
 /// Lets a victim work for a while after its first acknowledgement and kills it; returns what was acknowledged.
-fn run_and_kill(folder: &Path, prefix: &str, time: Duration) -> [i64; USERS.len()] {
+fn run_and_kill(
+    folder: &Path,
+    prefix: &str,
+    database: Option<&str>,
+    time: Duration,
+) -> [i64; USERS.len()] {
     let address = s3::server().unwrap().address;
-    let mut victim = Command::new(std::env::current_exe().unwrap())
+    let mut victim = Command::new(std::env::current_exe().unwrap());
+    if let Some(database) = database {
+        victim.env(DATABASE, database);
+    }
+    let mut victim = victim
         .args([
             "--exact",
             "upkeep::kill_bucket::bucket_victim",
@@ -126,17 +143,32 @@ fn run_and_kill(folder: &Path, prefix: &str, time: Duration) -> [i64; USERS.len(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rel_1_a_node_with_its_blocks_in_a_bucket_is_killed_and_loses_nothing_acknowledged() {
+    kill_again_and_again(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rel_1_a_node_with_a_database_and_a_bucket_is_killed_and_loses_nothing_acknowledged() {
+    if std::env::var_os(FOLDER).is_none()
+        && let Some(server) = postgres::shared()
+    {
+        kill_again_and_again(Some(server.folder())).await;
+    }
+}
+
+async fn kill_again_and_again(database: Option<&str>) {
     if std::env::var_os(FOLDER).is_some() {
         return;
     }
     let prefix = s3::S3Server::fresh_prefix();
-    let Some(place) = place(&prefix) else { return };
+    let Some(place) = place(&prefix, database) else {
+        return;
+    };
     let rounds = std::env::var(ROUNDS).map_or(3, |rounds| rounds.parse().unwrap());
     let root = tempfile::tempdir().unwrap();
     let mut dice = Dice(u64::from(std::process::id()));
     for round in 0..rounds {
         let time = Duration::from_millis(dice.roll(300));
-        let acknowledged = run_and_kill(root.path(), &prefix, time);
+        let acknowledged = run_and_kill(root.path(), &prefix, database, time);
         assert!(acknowledged.iter().any(|version| *version > 0), "{round}");
         let world = Elsewhere::on(&place, root.path().to_owned()).await;
         for ((name, seed), least) in USERS.into_iter().zip(acknowledged) {

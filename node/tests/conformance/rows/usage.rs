@@ -1,4 +1,6 @@
 //! WR-10 to WR-12: quotas that cannot be dodged, usage that does not drift.
+//!
+//! A hundred restarts: `cargo test --release -p node --test main wr_10 -- --include-ignored`.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -29,13 +31,23 @@ fn small_quota(config: Config) -> Config {
 /// Uploads that are never committed, over pauses longer than every interval and over restarts.
 #[tokio::test]
 async fn wr_10_what_is_never_committed_counts_for_as_long_as_it_lies_there() {
+    never_commit(6).await;
+}
+
+#[tokio::test]
+#[ignore = "a minute: the command is at the top"]
+async fn wr_10_what_is_never_committed_counts_after_a_hundred_restarts() {
+    never_commit(100).await;
+}
+
+async fn never_commit(rounds: u8) {
     let folder = tempfile::tempdir().unwrap();
     let settings = || small_quota(on_disk(folder.path()));
     let node = TestNode::with(settings()).await;
     let mallory = Account::sign_up(&node, "mallory", 7).await;
     let mut node = node;
     let mut refused = 0;
-    for round in 0..6u8 {
+    for round in 0..rounds {
         for n in 0..4u8 {
             let block = Bytes::from([&[round, n][..], &vec![1; 250_000]].concat());
             let answer = mallory
