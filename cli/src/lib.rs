@@ -44,6 +44,8 @@ use crate::{
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    // First of all: the environment may hold a password.
+    memory::keep_private();
     secrets::take();
     let mut cli = Cli::parse();
     if cli.command.is_none() {
@@ -53,7 +55,10 @@ pub fn main() -> ExitCode {
         json: cli.json,
         quiet: cli.quiet,
     };
-    heap::share_one_heap();
+    memory::share_one_heap();
+    if !matches!(cli.command, Some(Command::Serve(_))) {
+        memory::keep_out_of_swap();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(STACK_BYTES)

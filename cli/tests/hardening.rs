@@ -3,7 +3,10 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    os::unix::fs::PermissionsExt,
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -29,6 +32,101 @@ fn proc_file(process: u32, name: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// What `/proc` shows of the environment; `None` where it shows that to nobody but root (SC-5).
+fn environment(process: u32) -> Option<String> {
+    match fs::read(format!("/proc/{process}/environ")) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => None,
+        read => Some(String::from_utf8_lossy(&read.unwrap_or_default()).into_owned()),
+    }
+}
+
+/// The words of one line of `/proc/PID/NAME`.
+fn proc_line(process: u32, name: &str, begins: &str) -> Vec<String> {
+    let text = proc_file(process, name);
+    let line = text.lines().find(|line| line.starts_with(begins));
+    let words = line.unwrap_or_default().split_whitespace();
+    words.map(str::to_owned).collect()
+}
+
+/// Who owns the files that `/proc` has of a process: root, if its memory is nobody else's business.
+fn owner_in_proc(process: u32) -> Option<u32> {
+    let status = fs::metadata(format!("/proc/{process}/status"));
+    status.ok().map(|status| status.uid())
+}
+
+/// A node and a client that waits in the middle of an upload.
+#[test]
+fn sc_5_processes_that_hold_keys_leave_no_core_and_are_not_debugged() {
+    let world = World::new();
+    let person = world.person("alice", "laptop");
+    person.ok(&["signup", "--no-session"]);
+    let mut upload = person
+        .command(&["put", "-", "/alice/f"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let node = world.node.as_ref().unwrap().id();
+    for process in [upload.id(), node] {
+        wait_for("no core dump", || {
+            let words = proc_line(process, "limits", "Max core file size");
+            words.get(4..6).is_some_and(|both| both == ["0", "0"])
+        });
+    }
+    drop(upload.stdin.take());
+    assert!(upload.wait().unwrap().success());
+}
+
+/// The kernel shows the files of a process whose memory is private as those of root.
+#[test]
+fn sc_5_other_programs_of_the_same_person_cannot_look_into_the_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    // Root sees no difference, so it starts the program as somebody else.
+    let own = fs::metadata(folder.path()).unwrap().uid();
+    let somebody = if own == 0 { 65_534 } else { own };
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    // It never answers.
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", server.local_addr().unwrap());
+    let start = |program: &Path, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("HOME", folder.path())
+            .env("KASTRO_SERVER", &url)
+            .env("KASTRO_USER", "alice")
+            .env("KASTRO_PASSWORD", CANARY)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        if own == 0 {
+            command.uid(somebody).gid(somebody).current_dir("/");
+        }
+        command.spawn()
+    };
+    let mut control = start(Path::new("cat"), &[]).unwrap();
+    assert_eq!(owner_in_proc(control.id()), Some(somebody));
+    drop(control.stdin.take());
+    control.wait().unwrap();
+    let Ok(mut client) = start(program(), &["ls", "/alice"]) else {
+        eprintln!("SKIP: {} is not for everybody", program().display());
+        return;
+    };
+    wait_for("the files are root's", || {
+        owner_in_proc(client.id()) == Some(0)
+    });
+    server.set_nonblocking(true).unwrap();
+    let mut asking = None;
+    wait_for("it asks", || {
+        asking = asking.take().or_else(|| server.accept().ok());
+        asking.is_some()
+    });
+    assert_eq!(client.try_wait().unwrap(), None, "it is at work");
+    assert_eq!(owner_in_proc(client.id()), Some(0));
+    client.kill().unwrap();
+    client.wait().unwrap();
+}
+
 #[test]
 fn sc_6_a_password_in_the_environment_is_taken_out_of_it() {
     let world = World::new();
@@ -43,15 +141,16 @@ fn sc_6_a_password_in_the_environment_is_taken_out_of_it() {
         .spawn()
         .unwrap();
     let process = upload.id();
-    let seen = || proc_file(process, "environ");
     wait_for(
-        "the process shows its environment without the secret",
+        "the process shows its environment without the secret, if at all",
         || {
-            let environment = seen();
-            environment.contains("KASTRO_USER=alice") && !environment.contains("KASTRO_PASSWORD=")
+            let seen = environment(process);
+            seen.is_none_or(|seen| {
+                seen.contains("KASTRO_USER=alice") && !seen.contains("KASTRO_PASSWORD=")
+            })
         },
     );
-    assert!(!seen().contains(CANARY));
+    assert!(environment(process).is_none_or(|seen| !seen.contains(CANARY)));
     assert!(!proc_file(process, "cmdline").contains(CANARY));
     assert!(proc_file(process, "cmdline").contains("/alice/f"));
     drop(upload.stdin.take());
@@ -78,9 +177,8 @@ fn sc_6_a_nodes_secrets_in_the_environment_are_taken_out_of_it() {
         .read_line(&mut line)
         .unwrap();
     let announced: serde_json::Value = serde_json::from_str(&line).unwrap();
-    let environment = proc_file(node.id(), "environ");
-    let arguments = proc_file(node.id(), "cmdline");
-    assert!(!environment.contains(CANARY) && !arguments.contains(CANARY));
+    assert!(environment(node.id()).is_none_or(|seen| !seen.contains(CANARY)));
+    assert!(!proc_file(node.id(), "cmdline").contains(CANARY));
     let person = Kastro::new(program(), folder.path())
         .with("KASTRO_SERVER", announced["url"].as_str().unwrap())
         .with("KASTRO_PASSWORD", "the password of alice");

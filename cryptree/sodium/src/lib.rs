@@ -1,7 +1,7 @@
 //! Safe calls into libsodium: secret boxes, their streaming form, and scrypt.
 //!
 //! Bulk encryption is where a client spends its time, and the reviewed C code is three times as fast as
-//! the portable crates. This crate is the only one of the workspace with `unsafe`; every block states why
+//! the portable crates. This crate and `memory` are the only ones of the workspace with `unsafe`; every block states why
 //! it is sound. It knows nothing of our formats: keys, nonces and tags are plain arrays here.
 //!
 //! Spec: 02 §7.2, §8.2.
