@@ -8,6 +8,7 @@
 
 mod hostile_node;
 mod lost_replies;
+mod repository;
 mod tamper;
 
 use std::sync::Arc;
