@@ -1,6 +1,6 @@
 //! Every failure of the client as a sentence, what to do next, and an exit code: the one place that decides.
 
-use cryptree::{ClientError, Misbehavior, TransportError};
+use cryptree::{ClientError, Misbehavior, TransportError, client::NEW_PASSWORD};
 
 use crate::{
     exit::{Class, Failure},
@@ -114,9 +114,14 @@ fn advice(error: &ClientError) -> (Class, &'static str) {
         ),
         E::UnacceptableDerivation { .. } => (Class::Forged, "nothing was derived or sent"),
         E::BadSession => (Class::NoSession, "run `kastro login`"),
+        E::OldLayout { what } if *what == NEW_PASSWORD => (
+            Class::Refused,
+            "the identity of such an account comes from its password, so a new password is a new identity: change it once \
+             with an official client, which brings the account up to date, and `kastro login` again",
+        ),
         E::OldLayout { .. } => (
             Class::Refused,
-            "change the password first: that brings the account up to date",
+            "change the password with an official client first: that brings the account up to date",
         ),
         E::TooLarge { .. } => (Class::TooLarge, ""),
         E::Misbehavior(misbehavior) => misbehavior_advice(misbehavior),

@@ -1,6 +1,9 @@
 //! `kastro login` and `kastro logout`: keeps a session between commands, and forgets it.
 
-use cryptree::{ClientError, Environment, client::Session};
+use cryptree::{
+    ClientError, Environment,
+    client::{BoxingUpgrade, Session},
+};
 use rand_core::Rng;
 use zeroize::Zeroizing;
 
@@ -40,6 +43,7 @@ async fn log_in(
     };
     let session = sign_in(&reached.client, name, &password, output).await?;
     look_after(&session, output).await?;
+    let session = with_new_keys(session, &password, output).await?;
     let files = SessionFiles::find(args.connection.session_dir.as_deref())?;
     keep(&session, &reached.place, &files)?;
     if output.json {
@@ -65,6 +69,37 @@ async fn look_after(session: &Session, output: Output) -> Result<(), Failure> {
         Err(error) => output.hint(&format!("The account was not looked after: {error}.")),
     }
     Ok(())
+}
+
+/// Gives an account of earlier years the boxing key that new ones have, and returns the session to go on with.
+async fn with_new_keys(
+    session: Session,
+    password: &str,
+    output: Output,
+) -> Result<Session, Failure> {
+    match session.upgrade_boxing(password).await {
+        Ok(BoxingUpgrade::Present) => Ok(session),
+        Ok(BoxingUpgrade::Done(upgraded)) => {
+            output.hint(
+                "Your account has a new messaging key, which quantum computers do not open either. Who has compared \
+                 safety numbers with you will see that it changed.",
+            );
+            Ok(upgraded)
+        }
+        Ok(BoxingUpgrade::RequestsPending(waiting)) => {
+            output.hint(&format!(
+                "Your account could have a messaging key that quantum computers do not open. Answer the {waiting} \
+                 follow requests that wait first: only the present key opens them."
+            ));
+            Ok(session)
+        }
+        Err(error @ ClientError::Misbehavior(_)) => Err(error.into()),
+        // The next login tries again.
+        Err(error) => {
+            output.hint(&format!("The messaging key was not renewed: {error}."));
+            Ok(session)
+        }
+    }
 }
 
 /// Runs `logout`.

@@ -8,7 +8,7 @@ use champ::{
 use data_encoding::HEXLOWER;
 use pki::{
     chain::ClaimChain,
-    keys::{PublicKeyHash, PublicSigningKey},
+    keys::{Owner, PublicKeyHash, PublicSigningKey},
     proof_of_work::ProofOfWork,
     username::Username,
     wire::{
@@ -17,6 +17,7 @@ use pki::{
         login_data::{LoginData, LoginResponse, MAX_LOGIN_RESPONSE_BYTES, OpaqueCipherText},
         second_factor::{MultiFactorMethods, MultiFactorRequest, MultiFactorResponse},
         signup::{SentLinks, SignupReply, SignupRequest, UpdateChainRequest},
+        social::FollowRequests,
     },
 };
 
@@ -193,6 +194,22 @@ impl Api {
             Value::Bool(true) => Ok(()),
             _ => Err(ClientError::malformed(CALL)),
         }
+    }
+
+    /// Returns how many follow requests wait for the owner; `auth` is a signed time by the identity.
+    pub async fn pending_follow_requests(
+        &self,
+        owner: &Owner,
+        auth: &[u8],
+    ) -> Result<usize, ClientError> {
+        const CALL: &str = "peergos/v0/social/getFollowRequests";
+        let request = ApiRequest::new(CALL, FollowRequests::MAX_BYTES)
+            .with("owner", owner.to_string())
+            .with("auth", HEXLOWER.encode(auth));
+        let body = self.call(request, Repeat::Safe).await?;
+        FollowRequests::from_body(&body)
+            .map(|requests| requests.0.len())
+            .map_err(|_| ClientError::malformed(CALL))
     }
 
     /// Returns the second factors of an account.

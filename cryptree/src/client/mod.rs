@@ -9,6 +9,7 @@
 
 mod attributes;
 mod blocks;
+mod boxing_upgrade;
 mod bulk;
 mod cache;
 mod change;
@@ -44,6 +45,7 @@ mod verify;
 mod version;
 mod walk;
 
+pub use boxing_upgrade::BoxingUpgrade;
 pub use bulk::{BulkUpload, ConflictCopy};
 pub use file::{ChunkReader, RemoteFile};
 pub use keeper::BlockKeeper;
@@ -51,6 +53,7 @@ pub use link::{LinkOptions, OwnLink};
 pub use link_visit::RetrievedLink;
 pub use list::{DamagedEntry, Detail, Entry, FolderReader, FoundEntry, FoundPage, Listing};
 pub use moving::Moved;
+pub use password::NEW_PASSWORD;
 pub use path::RemotePath;
 pub use published::{PublishedFiles, PublishedItem, Versions};
 pub use record::UnfinishedUpload;

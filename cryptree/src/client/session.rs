@@ -195,9 +195,9 @@ impl fmt::Debug for Session {
 }
 
 /// One write at a time per writing space (Spec: 21 §13.1).
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct WriteLocks {
-    locks: Mutex<HashMap<Writer, Arc<AsyncMutex<()>>>>,
+    locks: Arc<Mutex<HashMap<Writer, Arc<AsyncMutex<()>>>>>,
 }
 
 impl WriteLocks {

@@ -1,7 +1,7 @@
 //! The record under the root key: where the user's files are and who he is (Spec: 21 §5.4, §14).
 
 use champ::cbor::{Fields, Map, Record, RecordError, Value};
-use pki::{keys::SigningKeyPair, writer_data::EncryptedEntryPoints};
+use pki::{boxing::PublicBoxingKey, keys::SigningKeyPair, writer_data::EncryptedEntryPoints};
 use rand_core::CryptoRng;
 
 use crate::{
@@ -44,6 +44,21 @@ impl EntryPoints {
             identity: Some(identity),
             unknown: Map::new(),
         }
+    }
+
+    /// Returns the same with another boxing pair.
+    #[must_use]
+    pub fn with_boxing(&self, boxing: BoxingKeyPair) -> Self {
+        Self {
+            boxing: Some(boxing),
+            ..self.clone()
+        }
+    }
+
+    /// Returns true when the boxing pair is one that quantum computers do not open (Spec: 02 §5.2).
+    pub fn has_hybrid_boxing(&self) -> bool {
+        let public = self.boxing.as_ref().map(BoxingKeyPair::public);
+        matches!(public, Some(PublicBoxingKey::Hybrid(_)))
     }
 
     /// Returns the entry point of the user's own home directory.

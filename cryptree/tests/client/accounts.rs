@@ -14,13 +14,13 @@ use serde_json::Value as Json;
 use super::{PASSWORD, client, empty_machine, signed_up};
 use crate::fake::FakeNode;
 
-struct Account {
-    node: std::sync::Arc<FakeNode>,
-    case: Json,
+pub(super) struct Account {
+    pub(super) node: std::sync::Arc<FakeNode>,
+    pub(super) case: Json,
 }
 
 /// Loads an account as a server would hold it.
-fn load(file: &str) -> Account {
+pub(super) fn load(file: &str) -> Account {
     let path = format!("{}/tests/vectors/{file}", env!("CARGO_MANIFEST_DIR"));
     let json: Json = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let case = json["cases"][0].clone();
@@ -110,8 +110,13 @@ async fn opens_as_stated(file: &str) {
         .unwrap()
         .done()
         .unwrap();
+    has_expected_tree(&session, &case).await;
+}
+
+/// Compares everything in an account with what the vector says.
+pub(super) async fn has_expected_tree(session: &Session, case: &Json) {
     let mut found = Vec::new();
-    tree(&session, format!("/{name}"), &mut found).await;
+    tree(session, format!("/{}", session.username()), &mut found).await;
     let expected = case["expectedTree"].as_array().unwrap();
     assert_eq!(found.len(), expected.len());
     for expected in expected {

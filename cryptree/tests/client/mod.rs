@@ -1,6 +1,7 @@
 //! The client against the fake node.
 
 mod accounts;
+mod boxing;
 mod byzantine;
 mod changes;
 mod conflicts;

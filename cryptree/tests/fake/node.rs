@@ -25,6 +25,7 @@ use pki::{
         login_data::OpaqueCipherText,
         pointer_batch::{PointerBatch, PointerWrite},
         put_reply::PutReply,
+        social::{FollowRequest, FollowRequests},
         trailer::encode_trailer,
     },
 };
@@ -69,6 +70,8 @@ pub(crate) struct State {
     pub(crate) transactions: HashSet<String>,
     pub(crate) writers: HashMap<Writer, Owner>,
     pub(crate) totp: HashMap<String, String>,
+    /// Follow requests that wait, all alike.
+    pub(crate) follow_requests: Vec<FollowRequest>,
     pub(crate) difficulty: u16,
     pub(crate) quota: Option<usize>,
     pub(crate) calls: Vec<String>,
@@ -222,6 +225,15 @@ impl FakeNode {
                     .or_default()
                     .push(BatWithId { bat, id });
                 Ok(Value::Bool(true).encode().into())
+            }
+            "peergos/v0/social/getFollowRequests" => {
+                let auth = data_encoding::HEXLOWER.decode(query.get("auth").as_bytes());
+                let key = query.owner().0.inline_key().unwrap();
+                key.verify_attached(&auth.map_err(text)?).map_err(text)?;
+                let state = self.state.lock().unwrap();
+                Ok(FollowRequests(state.follow_requests.clone())
+                    .to_body()
+                    .into())
             }
             "peergos/v0/storage/usage" => Ok(Value::Int(self.stored().1.try_into().unwrap())
                 .encode()
