@@ -25,6 +25,7 @@ mod shell;
 mod shutdown;
 mod sync;
 mod upkeep;
+mod uploads;
 mod web;
 
 use std::path::{Path, PathBuf};

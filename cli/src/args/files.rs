@@ -108,6 +108,31 @@ pub enum LinkRule {
     Skip,
 }
 
+/// Options of `uploads`.
+#[derive(Debug, Args)]
+pub struct UploadsArgs {
+    /// Give an upload up: its id as listed (the beginning will do), or the path of its file. May be repeated.
+    #[arg(long, value_name = "ID", conflicts_with = "discard_all")]
+    pub discard: Vec<String>,
+
+    /// Give all up that were begun long ago: a younger one may be running on another machine.
+    #[arg(long)]
+    pub discard_all: bool,
+
+    /// With --discard-all: how many hours ago an upload must have been begun.
+    #[arg(
+        long,
+        value_name = "HOURS",
+        default_value_t = 24,
+        requires = "discard_all"
+    )]
+    pub older_than: u32,
+
+    /// How to reach the node.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
 /// Options of `write`.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("where").required(true).args(["append", "offset"]))]
@@ -266,6 +291,15 @@ Examples:
 Files already there with the same size and time are skipped, so an interrupted upload goes on
 when the command is run again. A remote file that differs is left alone unless --force is
 given. Files that cannot be read are reported and the rest goes on; the exit code then is 3.";
+
+pub(super) const UPLOADS_EXAMPLES: &str = "\
+Examples:
+  kastro uploads                         what was begun and not finished, from any machine
+  kastro put film.mkv /alice/            the same file again: goes on where it stopped
+  kastro uploads --discard zb2rhkfQv7TmAx1c   frees what it has stored so far
+  kastro uploads --discard-all           those of more than 24 hours ago
+
+What an unfinished upload has stored counts as used space until it is finished or given up.";
 
 pub(super) const WRITE_EXAMPLES: &str = "\
 Examples:

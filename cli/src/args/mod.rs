@@ -23,7 +23,7 @@ pub use account::{LoginArgs, LogoutArgs, PasswdArgs, ShellArgs, SignupArgs, Spac
 pub use connection::Connection;
 pub use files::{
     CatArgs, CpArgs, GetArgs, LinkRule, LsArgs, MkdirArgs, MvArgs, PutArgs, RmArgs, StatArgs,
-    TruncateArgs, WriteArgs,
+    TruncateArgs, UploadsArgs, WriteArgs,
 };
 pub use link::{LinkArgs, LinkCommand, LinkGetArgs, LinkListArgs, LinkNewArgs, LinkRemoveArgs};
 pub use look::{DuArgs, FindArgs, Kind, TreeArgs};
@@ -46,7 +46,8 @@ pub use upkeep::{BackupArgs, CheckArgs, GcArgs, RepairArgs, RestoreArgs, ScrubAr
 
 use account::{LOGIN_EXAMPLES, PASSWD_EXAMPLES, SHELL_EXAMPLES, SIGNUP_EXAMPLES};
 use files::{
-    CAT_EXAMPLES, GET_EXAMPLES, LS_EXAMPLES, MV_EXAMPLES, PUT_EXAMPLES, RM_EXAMPLES, WRITE_EXAMPLES,
+    CAT_EXAMPLES, GET_EXAMPLES, LS_EXAMPLES, MV_EXAMPLES, PUT_EXAMPLES, RM_EXAMPLES,
+    UPLOADS_EXAMPLES, WRITE_EXAMPLES,
 };
 use link::LINK_EXAMPLES;
 use look::FIND_EXAMPLES;
@@ -106,6 +107,9 @@ pub enum Command {
     /// Upload files and folders.
     #[command(after_help = PUT_EXAMPLES, override_usage = "kastro put [OPTIONS] <LOCAL>... <REMOTE>")]
     Put(PutArgs),
+    /// List uploads that were begun and not finished, and give them up.
+    #[command(after_help = UPLOADS_EXAMPLES)]
+    Uploads(UploadsArgs),
     /// Change a part of a file, or add to its end.
     #[command(after_help = WRITE_EXAMPLES)]
     Write(WriteArgs),
@@ -227,6 +231,7 @@ const GROUPS: [(&str, &[&str]); 3] = [
             "cat",
             "get",
             "put",
+            "uploads",
             "write",
             "truncate",
             "mkdir",

@@ -36,6 +36,7 @@ pub mod sync;
 pub mod tally;
 pub mod tree;
 pub(crate) mod upload_folder;
+pub mod uploads;
 pub mod users;
 pub mod waitlist;
 pub mod web_hash;

@@ -41,6 +41,13 @@ pub struct UnfinishedUpload {
     file_name: FileName,
 }
 
+impl UnfinishedUpload {
+    /// Returns what tells it from the others: the name of its record. It says nothing about the file.
+    pub fn id(&self) -> &str {
+        self.file_name.as_str()
+    }
+}
+
 impl Session {
     /// Lists uploads that were begun and not finished, by any client of the account.
     ///
