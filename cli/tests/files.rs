@@ -301,6 +301,8 @@ fn a_killed_download_goes_on_within_the_file() {
     assert!(!copy.exists());
     // A bit that fell over meanwhile is noticed.
     let part = part().unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&part.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "fs-4: nobody else reads along");
     let mut found = std::fs::read(&part).unwrap();
     found[6 << 20] ^= 1;
     std::fs::write(&part, &found).unwrap();

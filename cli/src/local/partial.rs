@@ -100,15 +100,19 @@ impl PartialFile {
 
     fn open(target: &Path, hidden_name: &str) -> io::Result<Self> {
         let hidden = target.with_file_name(hidden_name);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        #[cfg(unix)]
-        {
-            // Someone else could have put a link there, in a folder many can write.
-            use std::os::unix::fs::OpenOptionsExt;
-            options.custom_flags(libc::O_NOFOLLOW);
-        }
-        let file = options.open(&hidden)?;
+        let file = match own_file(&hidden, false) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                match own_file(&hidden, true) {
+                    Ok(file) if is_ours(&file.metadata()?) => file,
+                    // Somebody has put a link or a file of theirs there, in a folder that many can write.
+                    _ => {
+                        std::fs::remove_file(&hidden)?;
+                        own_file(&hidden, false)?
+                    }
+                }
+            }
+            file => file?,
+        };
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -154,6 +158,12 @@ impl PartialFile {
     pub fn finish(mut self, modified: Option<SystemTime>) -> io::Result<Metadata> {
         let file = self.file.take().ok_or_else(closed)?;
         file.set_len(self.position)?;
+        #[cfg(unix)]
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(finished_mode()))?;
+        if self.position >= SYNCED_BYTES || std::fs::symlink_metadata(&self.target).is_ok() {
+            // What it replaces must not be gone before this is on the disk.
+            file.sync_all()?;
+        }
         if let Some(modified) = modified {
             file.set_modified(modified)?;
         }
@@ -184,12 +194,75 @@ fn hidden_name(target: &Path) -> io::Result<String> {
     Ok(format!("{PART_PREFIX}{digest}"))
 }
 
+/// Opens the hidden file, new or there already, for its owner alone and without following a link.
+fn own_file(hidden: &Path, is_there: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(!is_there);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        // A pipe that nobody reads must not hold us up either.
+        options
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .mode(HIDDEN_MODE);
+    }
+    options.open(hidden)
+}
+
+/// Returns true when nobody else can read or write what is in a file that was there.
+fn is_ours(found: &Metadata) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let is_private = found.mode() & 0o077 == 0 && found.nlink() == 1;
+        found.is_file() && is_private && found.uid() == own_id()
+    }
+    #[cfg(not(unix))]
+    found.is_file()
+}
+
+/// Returns the user that this process acts as; nobody, where the system does not tell.
+#[cfg(unix)]
+fn own_id() -> u32 {
+    static ID: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    *ID.get_or_init(|| {
+        let ids = status("Uid:").unwrap_or_default();
+        // Real, effective, saved, of the file system.
+        let effective = ids.split_whitespace().nth(1);
+        effective.and_then(|id| id.parse().ok()).unwrap_or(u32::MAX)
+    })
+}
+
+/// Returns the permissions that a finished file gets: those of any new file of this process, where the system tells.
+#[cfg(unix)]
+fn finished_mode() -> u32 {
+    static MODE: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    *MODE.get_or_init(|| {
+        let mask = status("Umask:").and_then(|mask| u32::from_str_radix(&mask, 8).ok());
+        mask.map_or(HIDDEN_MODE, |mask| 0o666 & !mask)
+    })
+}
+
+/// Returns what Linux says of this process.
+#[cfg(unix)]
+fn status(key: &str) -> Option<String> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let value = status.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(value.trim().to_owned())
+}
+
 fn closed() -> io::Error {
     io::Error::other("the download is finished already")
 }
 
 /// How the hidden names begin.
 pub const PART_PREFIX: &str = ".kastro-part-";
+/// Permissions of a hidden file.
+#[cfg(unix)]
+const HIDDEN_MODE: u32 = 0o600;
+/// New files at least this long are on the disk before they get their name; a shorter one that a power cut takes back has
+/// no content and is fetched again.
+const SYNCED_BYTES: u64 = 1 << 20;
 /// Characters of a state in a hidden name.
 const STATE_CHARS: usize = 32;
 /// Zeros at least this long are not written.
@@ -279,14 +352,44 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_planted_link_is_not_followed() {
+    fn fs_4_what_somebody_planted_is_neither_followed_nor_written() {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("a.txt");
         let victim = folder.path().join("victim");
         std::fs::write(&victim, b"keep").unwrap();
         let hidden = PartialFile::create(&target).unwrap().hidden.clone();
-        std::os::unix::fs::symlink(&victim, &hidden).unwrap();
+        let plants: [&dyn Fn(); 3] = [
+            &|| std::os::unix::fs::symlink(&victim, &hidden).unwrap(),
+            &|| std::fs::hard_link(&victim, &hidden).unwrap(),
+            &|| {
+                std::fs::write(&hidden, b"kept open by somebody").unwrap();
+                let all = std::fs::Permissions::from_mode(0o666);
+                std::fs::set_permissions(&hidden, all).unwrap();
+            },
+        ];
+        for plant in plants {
+            plant();
+            let planted = std::fs::symlink_metadata(&hidden).unwrap();
+            // As long as somebody has it open its number is not given out again.
+            let _spy = File::open(&hidden).unwrap();
+            let mut partial = PartialFile::create(&target).unwrap();
+            let found = std::fs::symlink_metadata(&hidden).unwrap();
+            assert!(found.is_file());
+            assert!(planted.is_symlink() || found.ino() != planted.ino());
+            assert_eq!(found.mode() & 0o777, 0o600, "nobody else reads along");
+            partial.append(b"new").unwrap();
+            partial.finish(None).unwrap();
+            assert_eq!(std::fs::read(&target).unwrap(), b"new");
+            assert_eq!(std::fs::read(&victim).unwrap(), b"keep");
+        }
+        // Finished, it is like any file that is made here.
+        let other = folder.path().join("other");
+        std::fs::write(&other, b"").unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().mode() & 0o777;
+        assert_eq!(mode(&target), mode(&other));
+        // What cannot be put aside is not written over.
+        std::fs::create_dir(&hidden).unwrap();
         assert!(PartialFile::create(&target).is_err());
-        assert_eq!(std::fs::read(&victim).unwrap(), b"keep");
     }
 }
