@@ -23,6 +23,7 @@ pub mod session;
 pub mod shell;
 pub mod strength;
 pub mod sync;
+pub mod thumbnail;
 pub mod transport;
 
 use std::{process::ExitCode, time::Duration};
@@ -44,8 +45,12 @@ use crate::{
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    if thumbnail::is_asked_for() {
+        return thumbnail::run_worker();
+    }
     // First of all: the environment may hold a password.
     memory::keep_private();
+    thumbnail::announce_program();
     secrets::take();
     let mut cli = Cli::parse();
     if cli.command.is_none() {

@@ -24,6 +24,7 @@ mod secrecy;
 mod shell;
 mod shutdown;
 mod sync;
+mod thumbnails;
 mod upkeep;
 mod uploads;
 mod web;

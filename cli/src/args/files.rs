@@ -72,6 +72,10 @@ pub struct GetArgs {
     #[arg(short, long)]
     pub force: bool,
 
+    /// Only the small picture that was uploaded with a file.
+    #[arg(long)]
+    pub thumbnail: bool,
+
     /// How to reach the node.
     #[command(flatten)]
     pub connection: Connection,
@@ -87,6 +91,10 @@ pub struct PutArgs {
     /// Replace remote files that differ.
     #[arg(short, long)]
     pub force: bool,
+
+    /// Upload pictures (JPEG, PNG, GIF, WebP up to 32 MiB) without a small picture for listings.
+    #[arg(long)]
+    pub no_thumbnails: bool,
 
     /// What to do with symbolic links found inside folders.
     #[arg(long, value_name = "RULE", default_value = "inside")]
@@ -275,6 +283,7 @@ Examples:
   kastro get /alice/Photos              makes ./Photos
   kastro get /alice/Photos backup       makes ./backup (backup/Photos if that exists)
   kastro get /alice/notes.txt -         prints it
+  kastro get --thumbnail /alice/a.png small.jpg
 
 Files already there with the same size and time are skipped, and a large file goes on in the
 middle, so an interrupted download goes on when the command is run again. A local file that differs is left alone unless --force is

@@ -42,6 +42,10 @@ pub struct SyncArgs {
     #[arg(long, value_name = "SIZE", default_value = "0", value_parser = parse_size)]
     pub keep_free: u64,
 
+    /// Send pictures without a small picture for listings.
+    #[arg(long)]
+    pub no_thumbnails: bool,
+
     /// Go on even if that deletes everything, or more than half of many files, on one side.
     #[arg(long)]
     pub allow_delete_all: bool,

@@ -18,7 +18,7 @@ use crate::{
     commands::{cat, ls::system_time, tally::Tally},
     connect::{Connected, connect},
     exit::{Class, Failure},
-    local::{fetch::resume, name, name::Platform},
+    local::{fetch::resume, name, name::Platform, partial::PartialFile},
     output::Output,
     progress::Progress,
     remote_path::absolute,
@@ -39,6 +39,9 @@ pub async fn run(args: &GetArgs, output: Output) -> Result<(), Failure> {
 async fn get(args: &GetArgs, connected: &Connected, output: Output) -> Result<(), Failure> {
     let components = args.source.of(connected.user());
     let source = absolute(&components);
+    if args.thumbnail {
+        return thumbnail(args, connected, &source, components.last(), output).await;
+    }
     if args.target.as_os_str() == "-" {
         let file = connected.session.open_file(&source).await?;
         return cat::print(&file, 0, file.size(), output).await;
@@ -70,6 +73,36 @@ async fn get(args: &GetArgs, connected: &Connected, output: Output) -> Result<()
         }
     }
     drop(download);
+    tally.finish("downloaded", output)
+}
+
+/// Writes the small picture that was uploaded with a file.
+async fn thumbnail(
+    args: &GetArgs,
+    connected: &Connected,
+    source: &str,
+    own_name: Option<&String>,
+    output: Output,
+) -> Result<(), Failure> {
+    let Some(thumbnail) = connected.session.thumbnail(source).await? else {
+        let message = format!("`{source}` has no thumbnail");
+        return Err(Failure::new(Class::NotFound, message)
+            .help("only pictures get one, when they are uploaded"));
+    };
+    if args.target.as_os_str() == "-" {
+        return output.bytes(thumbnail.image());
+    }
+    let target = target(&args.target, own_name.map_or("", String::as_str))?;
+    if fs::symlink_metadata(&target).is_ok() && !args.force {
+        let message = format!("{} exists", target.display());
+        return Err(Failure::new(Class::Exists, message).help("--force replaces it"));
+    }
+    let write = |error: io::Error| Failure::local("write", &target, &error);
+    let mut partial = PartialFile::create(&target).map_err(write)?;
+    partial.append(thumbnail.image()).map_err(write)?;
+    partial.finish(None).map_err(write)?;
+    let mut tally = Tally::default();
+    tally.file(u64::try_from(thumbnail.image().len()).unwrap_or(u64::MAX));
     tally.finish("downloaded", output)
 }
 

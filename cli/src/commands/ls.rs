@@ -35,6 +35,8 @@ pub struct Row<'a> {
     mime_type: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hidden: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thumbnail_size: Option<usize>,
 }
 
 impl<'a> Row<'a> {
@@ -51,6 +53,7 @@ impl<'a> Row<'a> {
             created: time(entry.created),
             mime_type: entry.mime_type.as_deref().filter(|mime| !mime.is_empty()),
             hidden: entry.is_hidden,
+            thumbnail_size: entry.thumbnail_bytes,
         }
     }
 }

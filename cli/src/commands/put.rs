@@ -25,6 +25,7 @@ use crate::{
     output::Output,
     progress::Progress,
     remote_path::{RemotePath, absolute},
+    thumbnail::Thumbnailer,
 };
 
 /// Runs the command.
@@ -81,6 +82,7 @@ async fn put(
     let upload = Upload {
         connected,
         force: args.force,
+        thumbnails: Thumbnailer::new(!args.no_thumbnails),
         progress: Progress::start(output, "put"),
         output,
     };
@@ -113,6 +115,7 @@ async fn put(
 pub(crate) struct Upload<'a> {
     pub(crate) connected: &'a Connected,
     pub(crate) force: bool,
+    pub(crate) thumbnails: Thumbnailer,
     pub(crate) progress: Progress,
     pub(crate) output: Output,
 }
@@ -226,7 +229,10 @@ impl Upload<'_> {
         let read = |error| Failure::local("read", &file.path, &error);
         let mut source = tokio::fs::File::open(&file.path).await.map_err(read)?;
         source.set_max_buf_size(READ_BYTES);
-        let options = options(timestamp(file.modified), decision);
+        let options = UploadOptions {
+            thumbnail: self.thumbnails.of(&file.path, file.size).await,
+            ..options(timestamp(file.modified), decision)
+        };
         let mut seen = 0;
         let uploaded = self
             .connected

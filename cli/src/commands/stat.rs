@@ -43,6 +43,10 @@ async fn show_all(args: &StatArgs, connected: &Connected, output: Output) -> Res
         if let Some(mime) = entry.mime_type.filter(|mime| !mime.is_empty()) {
             lines.push(("content", printable(&mime)));
         }
+        if let Some(bytes) = entry.thumbnail_bytes {
+            let size = u64::try_from(bytes).unwrap_or(u64::MAX);
+            lines.push(("thumbnail", human::size(size)));
+        }
         for (name, time) in [("modified", entry.modified), ("created", entry.created)] {
             if let Some(time) = time {
                 lines.push((name, human::rfc3339(system_time(time))));

@@ -17,6 +17,7 @@ use crate::{
         tree::Known,
         watch::{Changes, Woken},
     },
+    thumbnail::Thumbnailer,
 };
 
 /// Runs the command.
@@ -64,6 +65,7 @@ async fn synchronize(
         keep_free: args.keep_free,
         may_delete_all: args.allow_delete_all,
         device: device_name(args.device.as_deref()),
+        thumbnails: Thumbnailer::new(!args.no_thumbnails),
     };
     let mut report = Report::new(output);
     let mut seen = None;

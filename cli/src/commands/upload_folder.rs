@@ -221,10 +221,11 @@ impl<'a> FolderUpload<'a> {
             .map_err(read)?
             .compat();
         let modified = Some(timestamp(file.modified));
+        let thumbnail = self.upload.thumbnails.of(&file.path, file.size).await;
         let added = self
             .bulk()
             .await?
-            .file(relative, &mut source, Some(file.size), modified)
+            .picture(relative, &mut source, Some(file.size), modified, thumbnail)
             .await;
         match added {
             Ok(()) => {}

@@ -24,6 +24,7 @@ use crate::{
     exit::{Class, Failure},
     human,
     output::Output,
+    thumbnail::Thumbnailer,
 };
 
 /// What is to be kept the same, and how.
@@ -43,6 +44,8 @@ pub struct Task {
     pub may_delete_all: bool,
     /// Name of this machine.
     pub device: String,
+    /// Makes the small pictures of what is sent.
+    pub thumbnails: Thumbnailer,
 }
 
 /// The account's side as it was read last.
@@ -116,6 +119,7 @@ impl Task {
                 report: &mut *report,
                 local: &read.local,
                 device: &self.device,
+                thumbnails: &self.thumbnails,
                 keep_free: self.keep_free,
                 compared: &mut compared,
                 failed: &mut failed,

@@ -31,7 +31,7 @@ use crate::{
     error::ClientError,
     hash_tree::HashTreeBuilder,
     mime::{HEADER_BYTES, mime_type},
-    properties::{FileName, FileProperties, Timestamp},
+    properties::{FileName, FileProperties, Thumbnail, Timestamp},
 };
 
 /// Entries waiting for a commit at most; bounds the memory for tiny files.
@@ -165,6 +165,21 @@ impl BulkUpload<'_> {
         size: Option<u64>,
         modified: Option<Timestamp>,
     ) -> Result<(), ClientError> {
+        self.picture(relative, content, size, modified, None).await
+    }
+
+    /// Adds a file like [`BulkUpload::file`], with a small picture of it.
+    ///
+    /// # Errors
+    /// As [`BulkUpload::file`].
+    pub async fn picture(
+        &mut self,
+        relative: &str,
+        content: &mut (dyn AsyncRead + Unpin + Send),
+        size: Option<u64>,
+        modified: Option<Timestamp>,
+        thumbnail: Option<Thumbnail>,
+    ) -> Result<(), ClientError> {
         let path = self.below(relative)?;
         let Some((parent, name)) = path.split_last() else {
             return Err(exists(&path));
@@ -179,6 +194,7 @@ impl BulkUpload<'_> {
                 modified,
                 if_exists: IfExists::Beside,
                 device: self.device.clone(),
+                thumbnail,
                 ..UploadOptions::default()
             };
             let path = path.to_string();
@@ -199,7 +215,9 @@ impl BulkUpload<'_> {
         let Some((content, true)) = source.next().await? else {
             return Err(ClientError::Internal("one chunk expected"));
         };
-        self.small(&parent, name.clone(), content, modified).await?;
+        let modified = modified.unwrap_or(self.session.account.now());
+        self.small(&parent, name.clone(), content, modified, thumbnail)
+            .await?;
         if self.pending_bytes >= FLUSH_BYTES || self.pending.len() >= MAX_PENDING {
             self.flush().await?;
         }
@@ -381,7 +399,8 @@ impl BulkUpload<'_> {
         parent: &RemotePath,
         name: FileName,
         content: Bytes,
-        modified: Option<Timestamp>,
+        modified: Timestamp,
+        thumbnail: Option<Thumbnail>,
     ) -> Result<(), ClientError> {
         let account = Arc::clone(&self.session.account);
         let mut rng = account.random();
@@ -390,13 +409,14 @@ impl BulkUpload<'_> {
         let keys = ItemKeys::random(&mut *rng);
         let secret = StreamSecret::random(&mut *rng);
         let header = content.get(..HEADER_BYTES).unwrap_or(&content);
-        let properties = FileProperties::file(
+        let mut properties = FileProperties::file(
             name.clone(),
             mime_type(name.as_str(), header),
             content.len() as u64,
-            modified.unwrap_or(account.now()),
+            modified,
             secret.clone(),
         );
+        properties.thumbnail = thumbnail;
         let capability = keys.capability(folder.owner.clone(), folder.writer.clone());
         let plan = FilePlan {
             is_new: true,

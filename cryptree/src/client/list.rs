@@ -17,7 +17,7 @@ use crate::{
     capability::{AbsoluteCapability, Child},
     error::ClientError,
     hash_tree::ContentHash,
-    properties::Timestamp,
+    properties::{Thumbnail, Timestamp},
 };
 
 /// What is known of a file or folder.
@@ -41,6 +41,8 @@ pub struct Entry {
     pub version: Option<Version>,
     /// Root of the content hash tree as whoever wrote the file claims it, for files that have one.
     pub content_hash: Option<ContentHash>,
+    /// Size in bytes of its thumbnail, which [`Session::thumbnail`] returns; unknown in a quick listing.
+    pub thumbnail_bytes: Option<usize>,
 }
 
 impl Entry {
@@ -56,6 +58,10 @@ impl Entry {
             modified: Some(properties.modified),
             created: Some(properties.created),
             is_hidden: Some(properties.is_hidden),
+            thumbnail_bytes: properties
+                .thumbnail
+                .as_ref()
+                .map(|thumbnail| thumbnail.image().len()),
         }
     }
 }
@@ -219,6 +225,7 @@ impl FolderReader<'_> {
                         is_hidden: None,
                         version: None,
                         content_hash: None,
+                        thumbnail_bytes: None,
                     });
                 }
                 Child::Unreadable(..) => listing.damaged.push(unreadable()),
@@ -378,6 +385,18 @@ impl Session {
         let path: RemotePath = path.parse()?;
         let (item, _) = Snapshot::new(&self.account).resolve(&path).await?;
         Ok(Entry::of(&item))
+    }
+
+    /// Returns the small picture that was uploaded with the file at a path, if there is one.
+    ///
+    /// It is what whoever wrote the file says it is: decode it as carefully as any picture of a stranger.
+    ///
+    /// # Errors
+    /// [`ClientError::NotFound`], and whatever keeps the path from being read.
+    pub async fn thumbnail(&self, path: &str) -> Result<Option<Thumbnail>, ClientError> {
+        let path: RemotePath = path.parse()?;
+        let (item, _) = Snapshot::new(&self.account).resolve(&path).await?;
+        Ok(item.properties.thumbnail)
     }
 
     /// Returns true when something is at a path.

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     commands::upload_folder::is_hopeless,
     exit::{Class, Failure},
+    thumbnail::Thumbnailer,
 };
 
 /// Carries plans out.
@@ -43,6 +44,8 @@ pub(super) struct Apply<'a> {
     pub(super) local: &'a BTreeMap<String, Local>,
     /// What this machine is called in the names of conflict copies.
     pub(super) device: &'a str,
+    /// Makes the small pictures of what is sent.
+    pub(super) thumbnails: &'a Thumbnailer,
     /// Bytes that stay free on the local disk.
     pub(super) keep_free: u64,
     /// Contents of remote files that were read only to compare them.

@@ -105,14 +105,11 @@ impl Apply<'_> {
         if stamp(&found) != *expected {
             return Ok(None);
         }
+        let thumbnail = self.thumbnails.of(&local, expected.size).await;
         let mut source = Hashing::new(file.compat());
+        let (size, modified) = (Some(expected.size), Some(expected.modified));
         let added = bulk
-            .file(
-                path,
-                &mut source,
-                Some(expected.size),
-                Some(expected.modified),
-            )
+            .picture(path, &mut source, size, modified, thumbnail)
             .await;
         match added {
             Ok(()) => {}
@@ -154,6 +151,7 @@ impl Apply<'_> {
                 IfExists::ReplaceVersion(RemoteVersion::from_bytes(version))
             }),
             device: self.device.to_owned(),
+            thumbnail: self.thumbnails.of(&local, expected.size).await,
             ..UploadOptions::default()
         };
         let mut source = Hashing::new(file.compat());
