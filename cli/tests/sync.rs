@@ -460,3 +460,59 @@ fn fs_6_a_home_folder_is_not_synchronized_by_mistake() {
         assert_eq!(mode & 0o7133, 0, "{name}: {mode:o}");
     }
 }
+
+#[test]
+fn fs_3_folders_that_lie_too_deep_are_told_and_the_rest_goes_on() {
+    let (_world, laptop, _desktop) = world();
+    laptop.write("a", "a");
+    laptop.sync(&[]);
+    // Few characters, many bytes: the account takes it, no path of this system does.
+    let deep = vec!["\u{65e5}".repeat(80); 30].join("/");
+    laptop
+        .person
+        .ok(&["mkdir", "-p", &format!("/alice/docs/{deep}")]);
+    laptop.write("b", "b");
+    let run = laptop.person.run(&["sync", "docs", REMOTE]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("too long for this machine"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(laptop.person.ok(&["cat", "/alice/docs/b"]), "b");
+    laptop.idle();
+}
+
+#[test]
+fn fs_10_a_clock_that_jumps_ten_years_deletes_and_doubles_nothing() {
+    let (_world, laptop, desktop) = world();
+    for name in ["a", "b", "c/d"] {
+        laptop.write(name, name);
+    }
+    laptop.sync(&[]);
+    desktop.sync(&[]);
+    let ten_years = Duration::from_secs(10 * 365 * 86_400);
+    let now = std::time::SystemTime::now();
+    for time in [now + ten_years, now - ten_years] {
+        for name in ["a", "b", "c/d"] {
+            let file = fs::File::options().write(true).open(laptop.at(name));
+            file.unwrap().set_modified(time).unwrap();
+        }
+        let summary = laptop.sync(&[]);
+        for count in ["deleted_here", "deleted_there", "conflicts", "problems"] {
+            assert_eq!(summary[count], 0, "{count}: {summary}");
+        }
+        desktop.sync(&[]);
+        for name in ["a", "b", "c/d"] {
+            assert_eq!(
+                (laptop.read(name), desktop.read(name)),
+                (name.into(), name.into())
+            );
+        }
+        // An edit on the other machine, whose clock is right, is still the newer one.
+        desktop.write("a", "a");
+        desktop.sync(&[]);
+        laptop.sync(&[]);
+    }
+    assert_same(&laptop.docs, &desktop.docs);
+}

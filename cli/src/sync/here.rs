@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, Metadata},
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use cryptree::{
@@ -17,6 +17,7 @@ use cryptree::{
 use sha2::{Digest, Sha256};
 
 use super::{
+    alias::{Aliases, below},
     ignore::Ignored,
     tree::{Hash, Known, Local, Stamp},
 };
@@ -39,12 +40,16 @@ pub struct Here {
     pub ignored: Ignored,
 }
 
-/// Reads everything below `root`.
+/// Reads everything below `root`; what has a shortened name here gets its own.
 ///
 /// # Errors
 ///
 /// When the root or an ignore file cannot be read, or there is too much.
-pub fn read(root: &Path, known: &BTreeMap<String, Known>) -> Result<Here, Failure> {
+pub fn read(
+    root: &Path,
+    known: &BTreeMap<String, Known>,
+    aliases: &Aliases,
+) -> Result<Here, Failure> {
     let mut here = Here::default();
     let mut folders = vec![String::new()];
     while let Some(folder) = folders.pop() {
@@ -66,6 +71,10 @@ pub fn read(root: &Path, known: &BTreeMap<String, Known>) -> Result<Here, Failur
             let Some(name) = name.to_str() else {
                 here.leave_out(path, "its name is not valid UTF-8".to_owned());
                 continue;
+            };
+            let (name, path) = match aliases.remote_name(&folder, name) {
+                remote if remote == name => (name, path),
+                remote => (remote, joined(&folder, remote)),
             };
             if name.starts_with(PART_PREFIX) {
                 here.excluded.push(path);
@@ -122,14 +131,6 @@ fn known_hash(known: Option<&Known>, found: &Stamp) -> Option<Hash> {
         Some(Known::File { stamp, hash, .. }) if stamp == found => *hash,
         _ => None,
     }
-}
-
-/// Returns the local path of an item.
-#[must_use]
-pub fn below(root: &Path, path: &str) -> PathBuf {
-    let mut local = root.to_path_buf();
-    local.extend(path.split('/').filter(|name| !name.is_empty()));
-    local
 }
 
 /// Returns the path of an item in a folder.
@@ -290,7 +291,7 @@ mod tests {
         let _ = std::os::unix::net::UnixListener::bind(at("d/socket")).unwrap();
         let odd = std::ffi::OsStr::from_bytes(b"a\xff");
         let has_odd = fs::write(root.path().join(odd), "1").is_ok();
-        let here = read(root.path(), &BTreeMap::new()).unwrap();
+        let here = read(root.path(), &BTreeMap::new(), &Aliases::default()).unwrap();
         let paths: Vec<&str> = here.tree.keys().map(String::as_str).collect();
         assert_eq!(paths, [".kastroignore", "d", "d/file", "d/sub"]);
         let noted = |path: &str| here.notes.iter().any(|(noted, _)| noted == path);

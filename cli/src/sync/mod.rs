@@ -4,6 +4,7 @@
 //! next run sees what both sides are and goes on from there: an agreement that was not written down is found again by
 //! comparing.
 
+pub mod alias;
 mod apply;
 pub mod here;
 pub mod ignore;

@@ -12,6 +12,7 @@ use cryptree::{
 };
 
 use super::{
+    alias::{Aliases, below, without_place},
     apply::Apply,
     here,
     plan::{Direction, Plan, Rules, plan},
@@ -162,7 +163,6 @@ impl Task {
         compared: &HashMap<String, (Version, Hash)>,
     ) -> Result<Read, Failure> {
         self.check_root(state)?;
-        let here = tokio::task::block_in_place(|| here::read(&self.local, state.known()))?;
         if Self::is_changed_there(session, seen.as_ref()).await? {
             *seen = None;
             let there = there::read(session, &self.remote).await?;
@@ -175,13 +175,23 @@ impl Task {
                 excluded: there.excluded,
             });
         }
-        for (path, reason) in &here.notes {
-            report.note(path, reason);
-        }
-        let (tree, excluded) = match seen {
+        let (tree, mut excluded) = match seen {
             Some(seen) => (seen.tree.clone(), seen.excluded.clone()),
             None => (BTreeMap::new(), Vec::new()),
         };
+        let homeless = without_place(&self.local, &tree);
+        let known = state.known();
+        let aliases = Aliases::of(known.keys().chain(tree.keys()), |path| {
+            homeless.iter().any(|(homeless, _)| homeless == path)
+        });
+        for (path, reason) in homeless {
+            report.note(&path, reason);
+            excluded.push(path);
+        }
+        let here = tokio::task::block_in_place(|| here::read(&self.local, known, &aliases))?;
+        for (path, reason) in &here.notes {
+            report.note(path, reason);
+        }
         let mut trees = Trees {
             known: state.known().clone(),
             local: here.tree.clone(),
@@ -236,7 +246,7 @@ impl Task {
 
     fn hash(&self, trees: &mut Trees) -> Result<(), Failure> {
         for path in trees.to_be_hashed() {
-            let local = here::below(&self.local, &path);
+            let local = below(&self.local, &path);
             let hashed = tokio::task::block_in_place(|| here::hash(&local));
             match (hashed, trees.local.get_mut(&path)) {
                 (Ok(found), Some(Local::File { hash, .. })) => *hash = Some(found),

@@ -87,7 +87,7 @@ fn listen<'a>(
         | WatchFlags::ONLYDIR;
     add_watch(&events, root, flags)?;
     for folder in folders {
-        match add_watch(&events, super::here::below(root, folder), flags) {
+        match add_watch(&events, super::alias::below(root, folder), flags) {
             // Gone again: whoever deleted it has woken us.
             Ok(_) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {}
             Err(error) => return Err(error.into()),

@@ -16,7 +16,8 @@ use std::{
 use cryptree::{ClientError, client::Session};
 
 use super::{
-    here::{below, joined},
+    alias::below,
+    here::joined,
     plan::Action,
     report::Report,
     state::State,
