@@ -238,6 +238,10 @@ pub(crate) struct Guards {
     pub(crate) transactions: Counter<IpAddr>,
     /// Links to published files per source address: each reads blocks of an owner whom the caller chose.
     pub(crate) public_files: Counter<IpAddr>,
+    /// Reads of blocks refused for a wrong or missing token, per source address (Spec: 40 BAT-9).
+    pub(crate) refused_reads: Counter<IpAddr>,
+    /// Questions for the size of a block per source address: they need no token (Spec: 40 BAT-7).
+    pub(crate) block_stats: Counter<IpAddr>,
     /// Permits to read blocks from the object store per user.
     pub(crate) direct_reads: Counter<String>,
 }
@@ -259,6 +263,8 @@ impl Default for Guards {
             link_misses: Limit::new("link misses", 10, 1),
             transactions: Counter::new(10_000, 60),
             public_files: Counter::new(120, 60),
+            refused_reads: Counter::new(1_000, 60),
+            block_stats: Counter::new(10_000, 60),
             direct_reads: Counter::new(100_000, 60),
         }
     }

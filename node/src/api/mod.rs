@@ -38,9 +38,11 @@ pub(crate) async fn answer(call: &Call<'_>, body: &mut RequestBody) -> Result<Re
         Name::TransactionClose => storage::close_transaction(call).await,
         Name::BlockPutBulk => storage::put_bulk(call, body).await,
         Name::BlockPut => storage::put_multipart(call, body).await,
-        Name::BlockGet => storage::get(call).await,
+        Name::BlockGet => storage::guarded(call, storage::get(call)).await,
         Name::BlockStat => storage::stat(call).await,
-        Name::ChampGetBulk | Name::ChampGet => storage::champ_lookup(call).await,
+        Name::ChampGetBulk | Name::ChampGet => {
+            storage::guarded(call, storage::champ_lookup(call)).await
+        }
         Name::LinkGet => links::get(call).await,
         Name::LinkCounts => links::counts(call).await,
         Name::IpnsGet => storage::identity_record(call).await,

@@ -1,5 +1,7 @@
 //! `/api/v0/`: the node, blocks, transactions, champ look-ups (Spec: 06).
 
+use std::{future::Future, time::Duration};
+
 use champ::{
     Block, Codec,
     access::BatWithId,
@@ -34,6 +36,9 @@ const MAX_MULTIPART_BYTES: usize = 4 * champ::MAX_BLOCK_BYTES + (64 << 10);
 const MAX_KEY_BYTES: usize = 1024;
 /// Blocks of this size and more are left out of champ look-ups (Spec: 06 §5.3).
 const MAX_LOOKUP_BLOCK_BYTES: usize = 1 << 20;
+
+/// How long the refusal of a source with too many of them is held back.
+const HELD_BACK: Duration = Duration::from_secs(1);
 
 pub(super) fn id(call: &Call<'_>) -> Reply {
     Reply::json(format!("{{\"ID\":\"{}\"}}", call.state.identity.current()))
@@ -205,6 +210,24 @@ async fn multipart_group(call: &Call<'_>, body: &mut RequestBody) -> Result<Bloc
     BlockGroup::new(parts, signatures).map_err(wire)
 }
 
+/// Counts a read that was refused for its token, and holds the answer back when the source has had too many of them
+/// (Spec: 40 BAT-9): each takes one of the requests that the source may have at work. Who has the token never waits.
+pub(super) async fn guarded(
+    call: &Call<'_>,
+    read: impl Future<Output = Result<Reply, Refusal>>,
+) -> Result<Reply, Refusal> {
+    let outcome = read.await;
+    if matches!(outcome, Err(Refusal::Unauthorised))
+        && let Some(address) = call.origin.address()
+    {
+        let refused = &call.state.guards.refused_reads;
+        if !refused.record(&address, call.state.clock.steady_seconds()) {
+            tokio::time::sleep(HELD_BACK).await;
+        }
+    }
+    outcome
+}
+
 pub(super) async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
     let cid = call.query.cid_argument()?;
     let owner = call.query.owner()?;
@@ -225,6 +248,17 @@ pub(super) async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
 pub(super) async fn stat(call: &Call<'_>) -> Result<Reply, Refusal> {
     let cid = call.query.cid_argument()?;
     let user = call.state.directory.local(&call.query.owner()?).await?;
+    if let Some(address) = call.origin.address()
+        && !call
+            .state
+            .guards
+            .block_stats
+            .record(&address, call.state.clock.steady_seconds())
+    {
+        return Err(Refusal::RateLimit(
+            "Too many questions for the size of blocks",
+        ));
+    }
     let size = match cid.identity_content() {
         Some(content) => u32::try_from(content.len()).ok(),
         None if is_block_cid(&cid) => call.state.store.block_size(&user.partition, &cid).await?,

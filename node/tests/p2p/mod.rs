@@ -1,9 +1,10 @@
 //! Nodes among each other.
 
-mod forwarding;
+pub(crate) mod forwarding;
 mod gateway;
 mod js;
 mod network;
+mod spoken;
 pub(crate) mod switchboard;
 
 use std::{

@@ -9,13 +9,20 @@ use champ::{
     cbor::{Map, Record as _, Value},
     text::to_multibase,
 };
-use node::store::BlockStore as _;
+use http::{Request, header};
+use node::{
+    p2p::{PeerId, collect, empty},
+    store::BlockStore as _,
+};
 use pki::wire::{block_group::BlockFormat, champ_lookup::ChampCap};
 
 use super::{node_and_store, on_disk, partition, still_serves};
-use crate::conformance::{
-    account::{Account, private_raw},
-    harness::{TestNode, config},
+use crate::{
+    conformance::{
+        account::{Account, private_raw},
+        harness::{TestNode, config},
+    },
+    p2p::{forwarding::tell, switchboard::peer},
 };
 
 /// Blocks whose token list cannot be read, put into the store behind the node's back: nobody gets them.
@@ -168,4 +175,112 @@ async fn bat_6_every_reader_is_judged_alone() {
         }
     }
     node.node.close().await.unwrap();
+}
+
+/// Asks as another node does.
+async fn as_peer(node: &TestNode, from: PeerId, target: &str) -> (u16, Bytes) {
+    let here = PeerId::from_cid(node.node.id()).unwrap();
+    let request = Request::post(format!("/{target}"))
+        .header(header::HOST, here.to_string())
+        .body(empty())
+        .unwrap();
+    let answer = node.node.answer_peer(from, request).await;
+    let status = answer.status().as_u16();
+    (status, collect(answer.into_body(), 1 << 20).await.unwrap())
+}
+
+#[tokio::test]
+async fn bat_7_the_size_of_a_block_is_told_of_users_who_live_here_and_not_without_end() {
+    let node = TestNode::in_memory().await;
+    let alice = Account::sign_up(&node, "alice", 7).await;
+    let bat = Bat::from_secret([3; 32]);
+    let raw = private_raw(&bat, None, &[9; 500]);
+    alice
+        .put(
+            &node,
+            &alice.home,
+            BlockFormat::Raw,
+            std::slice::from_ref(&raw),
+        )
+        .await;
+    let stat = |cid: &Cid, owner: &dyn std::fmt::Display| {
+        format!("api/v0/block/stat?arg={cid}&owner={owner}")
+    };
+    let (there, absent) = (Cid::of_raw(&raw), Cid::of_raw(b"absent"));
+    let one = peer(1);
+    // The same kind of answer for what is there and what is not.
+    for (cid, size) in [(&there, raw.len()), (&absent, 0)] {
+        let (status, body) = as_peer(&node, one, &stat(cid, &alice.owner())).await;
+        assert_eq!((status, body), (200, format!("{{\"Size\":{size}}}").into()));
+    }
+    // Nobody's, and those of somebody who lives elsewhere.
+    let stranger = Account::new("nobody", 9);
+    assert_eq!(
+        as_peer(&node, one, &stat(&there, &stranger.owner()))
+            .await
+            .0,
+        400
+    );
+    tell(&node, &Account::new("carol", 11), 11, peer(5)).await;
+    let carol = Account::new("carol", 11);
+    assert_eq!(
+        as_peer(&node, one, &stat(&there, &carol.owner())).await.0,
+        400
+    );
+    let target = stat(&absent, &alice.owner());
+    let mut answered = 2;
+    while as_peer(&node, one, &target).await.0 == 200 {
+        answered += 1;
+        assert!(answered <= 10_000);
+    }
+    assert_eq!(answered, 10_000);
+    assert_eq!(as_peer(&node, one, &target).await.0, 429);
+    assert_eq!(as_peer(&node, peer(2), &target).await.0, 200);
+    node.clock.advance(60_000);
+    assert_eq!(as_peer(&node, one, &target).await.0, 200);
+}
+
+/// The clock of the process stands still unless somebody waits: what is held back is seen to the millisecond.
+#[tokio::test(start_paused = true)]
+async fn bat_9_who_guesses_tokens_waits_and_who_has_one_does_not() {
+    let node = TestNode::in_memory().await;
+    let alice = Account::sign_up(&node, "alice", 7).await;
+    let bat = Bat::from_secret([3; 32]);
+    let raw = private_raw(&bat, None, &[9; 500]);
+    alice
+        .put(
+            &node,
+            &alice.home,
+            BlockFormat::Raw,
+            std::slice::from_ref(&raw),
+        )
+        .await;
+    let get = |bat: &Bat| {
+        let token = bat.with_calculated_id().to_text();
+        format!("{}&bat={token}", alice.get_target(&Cid::of_raw(&raw)))
+    };
+    let (right, hostile, honest) = (get(&bat), peer(1), peer(2));
+    let ask = async |from: PeerId, target: &str| {
+        let begun = tokio::time::Instant::now();
+        let (status, _) = as_peer(&node, from, target).await;
+        (status, begun.elapsed().as_millis())
+    };
+    let mut guess = [0; 32];
+    for number in 0_u32..10_000 {
+        guess[..4].copy_from_slice(&number.to_be_bytes());
+        let wrong = get(&Bat::from_secret(guess));
+        let waited = if number < 1_000 { 0 } else { 1_000 };
+        assert_eq!(ask(hostile, &wrong).await, (400, waited), "{number}");
+        if number % 1_000 == 0 {
+            assert_eq!(ask(honest, &right).await, (200, 0));
+            assert_eq!(ask(honest, &wrong).await, (400, 0));
+        }
+    }
+    // Nodes pass on what their clients ask: one of those must not keep the others out.
+    assert_eq!(ask(hostile, &right).await, (200, 0));
+    node.clock.advance(60_000);
+    assert_eq!(
+        ask(hostile, &get(&Bat::from_secret([1; 32]))).await,
+        (400, 0)
+    );
 }
