@@ -2,7 +2,8 @@
 //!
 //! Before its first registration, an authority asks some of the nodes that follow its table which table they have. One
 //! that is newer than its own, signed by the same key, means that this node has been replaced, or was restored from an
-//! old copy: it gives out nothing until its operator decides.
+//! old copy: it gives out nothing until its operator decides. They are asked at the same time, and one that is away is not
+//! waited for when another one answers.
 
 use std::{
     collections::BTreeSet,
@@ -11,11 +12,13 @@ use std::{
 };
 
 use champ::cbor::Record as _;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use pki::{
     chain::ClaimChain,
     keys::{Owner, Writer},
     pointer::SignedPointer,
 };
+use tokio::time::timeout_at;
 
 use crate::{
     error::Refusal,
@@ -33,6 +36,8 @@ const MAX_ASKED: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Time between two rounds of questions: whoever asks for names must not make this node ask all the time.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// Time that the others have once one has answered: who is away must not hold up everybody.
+const LATECOMERS: Duration = Duration::from_secs(5);
 /// Names that are looked through for nodes.
 const MAX_NAMES: usize = 10_000;
 
@@ -60,22 +65,31 @@ pub(crate) async fn check(state: &State, writer: &Writer) -> Result<(), Refusal>
     let own = own.as_ref().and_then(|update| update.sequence());
     let followers = followers(state).await?;
     let mut has_answer = followers.is_empty();
-    for peer in followers {
-        let owner = Owner(state.names.owner.hash().clone());
-        let pace = Arc::<Pace>::default();
-        let remote = Remote::new(Arc::clone(peers), peer, owner, None, pace);
-        let Ok(answer) = remote.pointer(writer).await else {
-            continue;
+    let mut answers = followers
+        .into_iter()
+        .map(async |peer| {
+            let owner = Owner(state.names.owner.hash().clone());
+            let pace = Arc::<Pace>::default();
+            let remote = Remote::new(Arc::clone(peers), peer, owner, None, pace);
+            (peer, remote.pointer(writer).await)
+        })
+        .collect::<FuturesUnordered<_>>();
+    let mut until = None;
+    loop {
+        let next = match until {
+            None => answers.next().await,
+            Some(until) => timeout_at(until, answers.next()).await.unwrap_or(None),
         };
+        let Some((peer, answer)) = next else { break };
+        let Ok(answer) = answer else { continue };
         has_answer = true;
-        let Some(bytes) = answer else {
-            continue;
-        };
+        until.get_or_insert_with(|| tokio::time::Instant::now() + LATECOMERS);
         let key = writer.hash().inline_key();
-        let Some(Ok(theirs)) = key.map(|key| SignedPointer::verify(&key, bytes)) else {
-            continue;
+        let theirs = match (answer, key) {
+            (Some(bytes), Some(key)) => SignedPointer::verify(&key, bytes),
+            _ => continue,
         };
-        if theirs.update().sequence() > own {
+        if theirs.is_ok_and(|theirs| theirs.update().sequence() > own) {
             tracing::error!(%peer, "another node has gone on with the table of names");
             *state.names.overtaken.lock() = Some(peer.to_string());
             return Err(overtaken(&peer.to_string()));
