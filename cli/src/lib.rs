@@ -34,8 +34,8 @@ use crate::{
     args::{Cli, Command},
     commands::{
         backup, cat, check, config as config_command, doctor, du, find, gateway as gateway_command,
-        gc, get, invite, link, login, ls, messages, mirror, mkdir, mv, names, passwd, publish, put,
-        quota, relocate, rm, scrub, serve, signup, space, space_requests, stat,
+        gc, get, identity, invite, link, login, ls, messages, mirror, mkdir, mv, names, passwd,
+        publish, put, quota, relocate, rm, scrub, serve, signup, space, space_requests, stat,
         sync as sync_command, tree, uploads, users, waitlist, web_hash, write,
     },
     exit::{Class, Failure},
@@ -161,6 +161,7 @@ async fn client_command(command: &Command, output: Output) -> Result<(), Failure
         Command::Move(args) => Box::pin(relocate::run(args, output)).await,
         Command::Mirror(args) => Box::pin(mirror::run(args, output)).await,
         Command::Names(args) => Box::pin(names::run(args, output)).await,
+        Command::Node(args) => Box::pin(identity::run(args, output)).await,
         Command::Publish(args) => Box::pin(publish::run(args, output)).await,
         Command::Unpublish(args) => Box::pin(publish::take_back(args, output)).await,
         Command::Link(args) => Box::pin(link::run(args, output)).await,

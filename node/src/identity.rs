@@ -151,6 +151,11 @@ pub(crate) fn is_exposed(path: &Path) -> io::Result<bool> {
 /// Writes a new file readable by its owner only, and its folder entry, to stable storage.
 pub(crate) fn write_durably(folder: &Path, file: &str, content: &[u8]) -> io::Result<()> {
     let temporary = folder.join(format!(".{file}.new"));
+    // One that an earlier attempt left would keep the permissions that it has.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]

@@ -56,6 +56,7 @@ mod node;
 mod node_keys;
 mod pointers;
 mod registrar;
+mod rotation;
 mod second_factors;
 mod shared_keys;
 mod signup;

@@ -38,6 +38,7 @@ use crate::{
     operator,
     p2p::{self, PeerId},
     registrar::Registrar,
+    rotation,
     second_factors::{self, FactorKey, FactorKeyError},
     shared_keys::{SharedKeyError, shared_secret},
     signup::{UserCount, token_key},
@@ -154,6 +155,9 @@ impl Node {
         if !names::bind(store.as_ref(), &owner).await? {
             return Err(OpenError::OtherNames);
         }
+        if let Some(network) = &keys.follows {
+            names::remember(store.as_ref(), network).await?;
+        }
         let status = names::stored_status(store.as_ref()).await?;
         let hosts = Hosts::new(config.listen, config.public_host.as_deref(), identity.all())?
             .public(config.is_public);
@@ -190,6 +194,8 @@ impl Node {
             peers: OnceLock::new(),
             network: OnceLock::new(),
             node_key: keys.node,
+            keys_before: keys.before,
+            rotating: tokio::sync::Mutex::default(),
             tls: match config.tls.listen {
                 Some(_) => Some(Certificates::open(&config.tls)?),
                 None => None,
@@ -198,7 +204,7 @@ impl Node {
         });
         if let Some(peers) = &state.config.p2p.peers {
             // The cell is new: nobody has filled it.
-            let _ = state.peers.set(Arc::clone(peers));
+            let _ = state.peers.set(following(&state, Arc::clone(peers)));
         }
         if let Some(restored) = backup::restored(&*state.store).await? {
             let now = state.clock.now_seconds();
@@ -312,16 +318,16 @@ impl Node {
             );
             return;
         };
-        let mut seed = key.seed();
-        let Ok(key) = libp2p::identity::Keypair::ed25519_from_bytes(seed.as_mut()) else {
-            // Any 32 bytes are a key.
+        let Ok(key) = rotation::pair(key) else {
             return;
         };
+        let before = state.keys_before.iter();
+        let before = before.filter_map(|key| rotation::pair(key).ok()).collect();
         let network = state
             .network
-            .get_or_init(|| p2p::start(state, &self.hosts, key));
+            .get_or_init(|| p2p::start(state, &self.hosts, key, before));
         // Set already when this is the second call.
-        let _ = state.peers.set(Arc::clone(network) as Arc<dyn p2p::Peers>);
+        let _ = state.peers.set(following(state, Arc::clone(network) as _));
         // Nobody could be asked for good copies before.
         state.scrub.look_again();
     }
@@ -510,6 +516,11 @@ impl Node {
         self.state.workers.stop(grace).await;
         self.state.store.close().await
     }
+}
+
+/// Returns the way to other nodes that follows them to new identities.
+fn following(state: &State, peers: Arc<dyn p2p::Peers>) -> Arc<dyn p2p::Peers> {
+    p2p::Following::new(peers, Arc::clone(&state.clock))
 }
 
 async fn bind(address: Option<SocketAddr>) -> io::Result<Option<TcpListener>> {

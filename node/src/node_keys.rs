@@ -3,7 +3,7 @@
 //! A key lives in a file of the data folder. The store remembers the public keys it was used with, so that a
 //! lost or exchanged file is noticed: a new identity would leave every user without a home, and a new owner of
 //! the name table would contradict every name. Keys of before stay known, so a node that was given a new
-//! identity on purpose is still the home that its users' claims name.
+//! identity on purpose ([`crate::rotation`]) is still the home that its users' claims name.
 
 use std::path::Path;
 
@@ -16,6 +16,7 @@ use crate::{
     names::{self, NameAuthority, Role},
     node::OpenError,
     random::OsRandom,
+    rotation,
     shared_keys::shared_secret,
     store::{Batch, Store, tables},
 };
@@ -35,6 +36,8 @@ pub(crate) struct NodeKeys {
     pub(crate) identity: NodeIdentity,
     /// The key behind the current one; none when the ids were given.
     pub(crate) node: Option<SecretSigningKey>,
+    /// The keys behind those before, of which there are files.
+    pub(crate) before: Vec<SecretSigningKey>,
     /// Whose names the node follows; `None` for one that gives them out itself.
     pub(crate) follows: Option<NameAuthority>,
     /// The keys of the name table, of a node that gives names out.
@@ -61,6 +64,7 @@ impl NodeKeys {
         }
         let folder = config.data.as_deref();
         let given = NodeIdentity::from_ids(config.server_ids.clone());
+        let mut keys_before = Vec::new();
         let (identity, node) = match (given, folder) {
             (Some(identity), _) => (identity, None),
             // Nothing to keep keys in: they are this process's.
@@ -69,8 +73,10 @@ impl NodeKeys {
                 (NodeIdentity::of_key(&key.public()), Some(key))
             }
             (None, Some(folder)) => {
+                rotation::finish(folder, store, config.clock.now_seconds()).await?;
                 let (key, before) =
                     key(folder, NODE_KEY, store, config.allows_new_identity).await?;
+                keys_before = rotation::keys_before(folder, &before)?;
                 let current = peer_id(&key.public());
                 let ids = before.iter().map(peer_id).chain([current]).collect();
                 // There is at least the current one.
@@ -88,7 +94,7 @@ impl NodeKeys {
                 (None, Some(TableKeys { owner, writer }))
             }
             (Role::Authority, Some(folder)) => {
-                let known = format!("public {TABLE_OWNER_KEY}").into_bytes();
+                let known = public_row(TABLE_OWNER_KEY);
                 let is_known = store.get(tables::NODE, &known).await?.is_some();
                 if !is_known && names::is_bound(store).await? {
                     return Err(OpenError::OtherNames);
@@ -101,6 +107,7 @@ impl NodeKeys {
         Ok(Self {
             identity,
             node,
+            before: keys_before,
             follows,
             table,
         })
@@ -133,6 +140,7 @@ impl NodeKeys {
         Ok(Self {
             identity,
             node,
+            before: Vec::new(),
             follows,
             table,
         })
@@ -150,7 +158,7 @@ pub(crate) async fn remember_keys(folder: &Path, store: &dyn Store) -> Result<()
             continue;
         }
         let public = load_or_create_key(folder, file)?.public();
-        let row_key = format!("public {file}").into_bytes();
+        let row_key = public_row(file);
         let batch = Batch::new()
             .expect_absent(tables::NODE, row_key.clone())
             .put(tables::NODE, row_key, public.as_bytes().to_vec());
@@ -182,7 +190,7 @@ pub(crate) async fn install_table_keys(
             write_durably(folder, file, wanted.seed().as_slice())
                 .map_err(|source| KeyFileError::Io { path, source })?;
         }
-        let row_key = format!("public {file}").into_bytes();
+        let row_key = public_row(file);
         let row = wanted.public().as_bytes().to_vec();
         let batch = Batch::new().put(tables::NODE, row_key, row);
         if !store
@@ -205,7 +213,7 @@ async fn key(
     allows_new: bool,
 ) -> Result<(SecretSigningKey, Vec<PublicSigningKey>), OpenError> {
     let path = folder.join(file);
-    let row_key = format!("public {file}").into_bytes();
+    let row_key = public_row(file);
     let row = store.get(tables::NODE, &row_key).await?;
     let mut known = remembered(row.as_deref())?;
     let is_there = path.exists();
@@ -238,7 +246,13 @@ async fn key(
     Ok((key, known))
 }
 
-fn remembered(row: Option<&[u8]>) -> Result<Vec<PublicSigningKey>, OpenError> {
+/// Returns the row with the public keys that the key of a file is the last of.
+pub(crate) fn public_row(file: &str) -> Vec<u8> {
+    format!("public {file}").into_bytes()
+}
+
+/// Reads such a row: the keys, oldest first.
+pub(crate) fn remembered(row: Option<&[u8]>) -> Result<Vec<PublicSigningKey>, OpenError> {
     let (keys, rest) = row.unwrap_or_default().as_chunks::<PUBLIC_BYTES>();
     if !rest.is_empty() {
         let damaged = crate::store::StoreError::DamagedRow { row: "public key" };

@@ -68,6 +68,10 @@ pub(crate) struct State {
     pub(crate) network: OnceLock<Arc<Network>>,
     /// The key that proves the node's id to others; none when the ids were given.
     pub(crate) node_key: Option<SecretSigningKey>,
+    /// The keys of ids that the node had before.
+    pub(crate) keys_before: Vec<SecretSigningKey>,
+    /// One change of identity at a time.
+    pub(crate) rotating: tokio::sync::Mutex<()>,
     pub(crate) tls: Option<Certificates>,
 }
 

@@ -28,9 +28,9 @@ pub use files::{
 pub use link::{LinkArgs, LinkCommand, LinkGetArgs, LinkListArgs, LinkNewArgs, LinkRemoveArgs};
 pub use look::{DuArgs, FindArgs, Kind, TreeArgs};
 pub use network::{
-    MirrorAddArgs, MirrorAllowArgs, MirrorArgs, MirrorCommand, MirrorNodeArgs, MirrorUserArgs,
-    MirrorWholeArgs, MoveArgs, NamesArgs, NamesCommand, NamesFileArgs, NamesFollowArgs,
-    NamesStatusArgs,
+    IdentityArgs, IdentityCommand, IdentityNodeArgs, MirrorAddArgs, MirrorAllowArgs, MirrorArgs,
+    MirrorCommand, MirrorNodeArgs, MirrorUserArgs, MirrorWholeArgs, MoveArgs, NamesArgs,
+    NamesCommand, NamesFileArgs, NamesFollowArgs, NamesStatusArgs,
 };
 pub use operator::{
     ApproveArgs, DoctorArgs, InviteArgs, InviteCommand, InviteNewArgs, InviteRevokeArgs,
@@ -51,7 +51,7 @@ use files::{
 };
 use link::LINK_EXAMPLES;
 use look::FIND_EXAMPLES;
-use network::{MIRROR_EXAMPLES, MOVE_EXAMPLES, NAMES_EXAMPLES};
+use network::{MIRROR_EXAMPLES, MOVE_EXAMPLES, NAMES_EXAMPLES, NODE_EXAMPLES};
 use operator::{
     DOCTOR_EXAMPLES, INVITE_EXAMPLES, MESSAGES_EXAMPLES, QUOTA_EXAMPLES, SPACE_REQUESTS_EXAMPLES,
     USERS_EXAMPLES,
@@ -214,6 +214,9 @@ pub enum Command {
     /// Show who gives out the names of users, and take that over.
     #[command(after_help = NAMES_EXAMPLES)]
     Names(NamesArgs),
+    /// Show who this node is to other nodes, and give it a new identity.
+    #[command(after_help = NODE_EXAMPLES)]
+    Node(IdentityArgs),
     /// Serve what users publish as web sites.
     #[command(after_help = GATEWAY_EXAMPLES)]
     Gateway(GatewayArgs),

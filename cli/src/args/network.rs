@@ -6,6 +6,35 @@ use clap::{Args, Subcommand};
 
 use super::{Connection, OperatorOptions, parse_size};
 
+/// Options of `node`.
+#[derive(Debug, Args)]
+pub struct IdentityArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: IdentityCommand,
+}
+
+/// The commands of `node`.
+#[derive(Debug, Subcommand)]
+pub enum IdentityCommand {
+    /// Show the node's id, those it had before, and the addresses at which other nodes reach it.
+    Status(IdentityNodeArgs),
+    /// Give the node a new key and id. It goes on answering for the old ones.
+    ///
+    /// Nobody else has to do anything: people's claims, settings and mirrors that name the old id lead to the new
+    /// one, by a record that the old key signs. Do it when somebody else may have seen `node.key`; that
+    /// somebody can still pose as the old id until those who ask for it have found the record.
+    Rotate(IdentityNodeArgs),
+}
+
+/// Options of commands about the node's identity.
+#[derive(Debug, Args)]
+pub struct IdentityNodeArgs {
+    /// Which node.
+    #[command(flatten)]
+    pub node: OperatorOptions,
+}
+
 /// Options of `names`.
 #[derive(Debug, Args)]
 pub struct NamesArgs {
@@ -184,6 +213,13 @@ pub struct MoveArgs {
     #[command(flatten)]
     pub connection: Connection,
 }
+
+pub(super) const NODE_EXAMPLES: &str = "\
+Examples:
+  kastro node status                               the id and addresses to give to other operators
+  kastro node rotate                               a new key and id; then restart the node
+
+docs/p2p.md tells what others see of it.";
 
 pub(super) const NAMES_EXAMPLES: &str = "\
 Examples:

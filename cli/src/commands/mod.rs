@@ -10,6 +10,7 @@ pub mod find;
 pub mod gateway;
 pub mod gc;
 pub mod get;
+pub mod identity;
 pub mod invite;
 pub mod link;
 pub mod login;

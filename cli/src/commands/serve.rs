@@ -139,8 +139,9 @@ fn what_to_do(error: &OpenError) -> Option<String> {
     }
     let help: Option<&str> = match error {
         OpenError::OtherNames => Some(
-            "a node stays with the names it began with: put `name_authority` back to what it was, or start \
-             with an empty data folder",
+            "a node stays with the names it began with: put `name_authority` back to what it was \
+             (KASTRO_NAME_AUTHORITY or config.toml, so that commands of the operator know it too), or start with an \
+             empty data folder",
         ),
         OpenError::Restoring(_) => Some(
             "run the same `kastro restore` again: it goes on where it broke off; or remove the folder and \

@@ -1,10 +1,8 @@
 //! A copy at a node that nobody trusts: killed, cut off, and in the end all that is left.
 
-use std::process::Stdio;
-
 use tests::write;
 
-use super::{Member, Net, fill, until};
+use super::{Member, Net, begin_round, fill, until};
 use crate::text;
 
 const BYTES: usize = 32 << 20;
@@ -25,13 +23,7 @@ fn rel_25_a_copy_survives_kills_of_both_sides_and_becomes_the_home() {
     mirror.keep(&alice, "alice", &home);
 
     // The mirror is killed in the middle of its round.
-    let mut round = mirror
-        .operator()
-        .command(&["mirror", "run"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut round = begin_round(&mirror.operator());
     // They are stored some at a time: the first ones are safe when the next ones come.
     until("blocks arrive", || mirror.block_bytes() > 10 << 20);
     mirror.kill();
@@ -41,15 +33,10 @@ fn rel_25_a_copy_survives_kills_of_both_sides_and_becomes_the_home() {
     assert!(kept >= 8 << 20, "{kept}");
 
     // Then the home.
-    let round = mirror
-        .operator()
-        .command(&["mirror", "run"])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut round = begin_round(&mirror.operator());
     until("more blocks arrive", || mirror.block_bytes() > kept);
     home.kill();
-    let _ = round.wait_with_output();
+    let _ = round.wait();
     assert_ne!(mirror.operate(&["mirror", "run"]).code, Some(0));
     let failed = mirror.operate(&["mirror", "status"]);
     assert_ne!(failed.code, Some(0));

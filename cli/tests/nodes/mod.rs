@@ -9,6 +9,7 @@ mod namespaces;
 
 use std::{
     path::{Path, PathBuf},
+    process::{Child, Stdio},
     sync::atomic::{AtomicU8, Ordering},
     time::{Duration, Instant},
 };
@@ -181,6 +182,16 @@ impl Member {
     fn block_bytes(&self) -> u64 {
         bytes_below(&self.data.join("store/blocks"))
     }
+}
+
+/// Begins a round over the copies that a node keeps; the caller ends what the round goes through, and it.
+fn begin_round(operator: &Kastro) -> Child {
+    operator
+        .command(&["mirror", "run"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 fn bytes_below(folder: &Path) -> u64 {

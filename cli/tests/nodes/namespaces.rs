@@ -10,7 +10,7 @@ use std::{
 
 use tests::{Kastro, NodeProcess};
 
-use super::{bytes_below, fill, until};
+use super::{begin_round, bytes_below, fill, until};
 use crate::{program, text};
 
 /// Networks of this process: one with a switch, the others with a cable to it. Gone when this is dropped.
@@ -190,13 +190,7 @@ fn p2p_9_cut_cables_lose_nothing_and_what_is_healed_converges() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut round = mirror
-        .operator()
-        .command(&["mirror", "run"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut round = begin_round(&mirror.operator());
     until("the copy is under way", || mirror.blocks() > 2 << 20);
     cables.plug(home.number, "down");
     thread::sleep(Duration::from_secs(2));

@@ -140,7 +140,7 @@ impl Admission {
         }
         let mut held = self.hold();
         held.add(bytes.len())?;
-        Ok(Bytes::from_owner(HeldBytes { bytes, _held: held }))
+        Ok(held.keep(bytes))
     }
 }
 
@@ -193,6 +193,16 @@ impl Held {
         }
         self.bytes += count;
         Ok(())
+    }
+}
+
+impl Held {
+    /// Counts on until the last handle to these bytes, which were counted while they came, is gone.
+    pub(crate) fn keep(self, bytes: Bytes) -> Bytes {
+        if bytes.len() < MIN_COUNTED_BYTES {
+            return bytes;
+        }
+        Bytes::from_owner(HeldBytes { bytes, _held: self })
     }
 }
 

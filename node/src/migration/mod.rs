@@ -130,6 +130,11 @@ async fn open(state: &State) -> Result<Vec<(Username, Phase)>, Refusal> {
     }
 }
 
+/// Returns true while a move from or to this node is not complete.
+pub(crate) async fn is_any_open(state: &State) -> Result<bool, Refusal> {
+    Ok(!open(state).await?.is_empty())
+}
+
 /// Adds to a batch of a user's writes that the user is not moving when it is committed.
 ///
 /// # Errors

@@ -39,6 +39,9 @@ const JITTER_MILLIS: u64 = 10_000;
 const OWNER_ROW: &[u8] = b"names owner";
 /// Row of a node that took over as the authority: the owner of the table.
 const AUTHORITY_ROW: &[u8] = b"names authority here";
+/// Row with the network that is followed, as text: what was once said by a setting holds also for commands and starts
+/// that are not told again.
+const NETWORK_ROW: &[u8] = b"names network";
 /// Row with another node to get the table from.
 const SOURCE_ROW: &[u8] = b"names source";
 /// Row with what the last rounds came to.
@@ -111,13 +114,19 @@ pub(crate) enum Role {
     Follows(NameAuthority),
 }
 
-/// Decides what this node is, from its settings and from what an operator did before.
+/// Decides what this node is, from its settings, from what they were before, and from what an operator did.
 pub(crate) async fn role(
     store: &dyn Store,
     configured: Option<&NameAuthority>,
     own_ids: &crate::identity::NodeIdentity,
 ) -> Result<Role, Refusal> {
-    let Some(authority) = configured else {
+    let remembered = match configured {
+        Some(_) => None,
+        None => store.get(tables::NODE, NETWORK_ROW).await?,
+    };
+    let remembered = remembered.as_deref().map(std::str::from_utf8);
+    let remembered = remembered.and_then(|text| text.ok()?.parse().ok());
+    let Some(authority) = configured.or(remembered.as_ref()) else {
         return Ok(Role::Authority);
     };
     if own_ids.is_own(&authority.node.to_cid()) {
@@ -153,6 +162,16 @@ pub(crate) async fn bind(store: &dyn Store, owner: &Owner) -> Result<bool, Refus
     }
     let bound = store.get(tables::NODE, OWNER_ROW).await?;
     Ok(bound.is_some_and(|bound| bound == key))
+}
+
+/// Remembers the network that is followed.
+pub(crate) async fn remember(store: &dyn Store, network: &NameAuthority) -> Result<(), Refusal> {
+    let text = network.to_string().into_bytes();
+    if store.get(tables::NODE, NETWORK_ROW).await?.as_deref() != Some(&text) {
+        let batch = Batch::new().put(tables::NODE, NETWORK_ROW, text);
+        let _ = store.commit(batch).await?;
+    }
+    Ok(())
 }
 
 /// Returns true once the stored names have an owner.

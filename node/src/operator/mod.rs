@@ -11,6 +11,7 @@
 //! Spec: 09 §6, 12 §3.4, §8.
 
 pub mod collect;
+pub mod identity;
 pub mod invites;
 pub mod listener;
 pub mod messages;
@@ -205,6 +206,8 @@ operations! {
     waitlist::ListWaiting,
     waitlist::RemoveWaiting,
     overview::ShowOverview,
+    identity::ShowIdentity,
+    identity::RotateIdentity,
     names::ShowNames,
     names::FollowNames,
     names::ExportNames,

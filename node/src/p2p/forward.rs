@@ -3,6 +3,14 @@
 //! Whose home it is says the user's claim, nothing in the request does. The answer of the home node is a stranger's:
 //! status and body stay as they are, content types come from a list, of other headers only the message of a refusal
 //! is kept, and a block must have the hash that was asked for.
+//!
+//! Bodies are complete here before they go on, in both directions, though [`Peers`] takes and gives them as streams. What
+//! a client sends arrives at the client's pace, over minutes if need be; the exchange with the home has 15 seconds in
+//! all, and one of 50 places. What the home answers must be complete for a block to be compared with its name, for
+//! a copy to answer in its place when it breaks off, and so that a client that reads slowly takes up
+//! neither. The price is memory, of which there is a bound: everything counts as buffered from its first byte on.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -18,12 +26,14 @@ use pki::{
 };
 
 use super::{
-    MAX_BODY_BYTES, MAX_REQUEST_LINE_BYTES, PeerError, PeerId, Peers, collect, full, refusal_text,
-    route::OWNER_HAS_MOVED, successor,
+    Body, MAX_BODY_BYTES, MAX_REQUEST_LINE_BYTES, PeerError, PeerId, Peers,
+    body::collect_each,
+    full, refusal_text,
+    route::{HOME_HEADER, OWNER_HAS_MOVED},
 };
 use crate::{
     error::Refusal,
-    http::{Call, Origin, Reply, RequestBody},
+    http::{Admission, Call, Origin, Reply, RequestBody},
     names,
 };
 
@@ -113,14 +123,14 @@ async fn one(
 ) -> Result<Response<Full<Bytes>>, Refusal> {
     match at(peers, call, home, &target, &body).await? {
         Answered::Response(response) => Ok(response),
-        Answered::Moved(refused) => {
+        Answered::Moved(first) => {
             // A node that always says so must not make this one ask for the table all the time.
             let _ = names::refresh_if_older(call.state, 1).await;
             match home_of(call).await.filter(|now| *now != home) {
                 Some(now) => match at(peers, call, now, &target, &body).await? {
                     Answered::Response(response) | Answered::Moved(response) => Ok(response),
                 },
-                None => Ok(refused),
+                None => Ok(first),
             }
         }
     }
@@ -129,7 +139,7 @@ async fn one(
 /// What a node answered.
 enum Answered {
     Response(Response<Full<Bytes>>),
-    /// The refusal of a node that says it is not the home.
+    /// What a node answers that says it is not the home: a refusal, or what its copy has.
     Moved(Response<Full<Bytes>>),
 }
 
@@ -144,28 +154,13 @@ async fn at(
     if target.len() + LINE_FRAME_BYTES > MAX_REQUEST_LINE_BYTES {
         return Err(Refusal::rule("Request too long for the user's home server"));
     }
-    let send = async |home: PeerId| {
-        let request = Request::post(target)
-            .body(full(body.clone()))
-            .map_err(|_| PeerError::Unsendable("the target is none"))?;
-        peers.call(&home, request).await
-    };
-    let outcome = match send(home).await {
-        // Nothing was sent: it may have moved.
-        Err(error @ PeerError::Unreachable { .. }) => {
-            let now = call.state.clock.now_seconds();
-            match successor(peers, &home, now).await {
-                Some(next) => send(next).await,
-                None => Err(error),
-            }
-        }
-        outcome => outcome,
-    };
-    let response = outcome.map_err(|error| unreachable(&error))?;
-    let (parts, body) = response.into_parts();
-    let bytes = collect(body, MAX_BODY_BYTES)
-        .await
-        .map_err(|error| unreachable(&error))?;
+    let request = Request::post(target)
+        .body(full(body.clone()))
+        .map_err(|_| Refusal::malformed("Invalid request target"))?;
+    let response = peers.call(&home, request).await;
+    let response = response.map_err(|error| unreachable(&error))?;
+    let (parts, mut body) = response.into_parts();
+    let bytes = receive(&mut body, &call.state.admission).await?;
     if parts.status != StatusCode::OK {
         let text = refusal_text(&parts.headers);
         let response = refusal(parts.status, &text);
@@ -174,20 +169,46 @@ async fn at(
             false => Answered::Response(response),
         });
     }
-    // As long as the client takes to take it, it counts as memory in use.
-    let bytes = call.state.admission.hold_answer(bytes)?;
-    if call.what == CallName::BlockGet && !bytes.is_empty() {
+    let response = if call.what == CallName::BlockGet && !bytes.is_empty() {
         let cid = call.query.cid_argument()?;
         if !cid.matches(&bytes) {
             tracing::warn!(peer = %home, "a peer sent another block than it was asked for");
             return Err(Refusal::HomeUnreachable);
         }
-        return Ok(Answered::Response(
-            Reply::bytes(bytes).immutable(cid).into_response(),
-        ));
+        Reply::bytes(bytes).immutable(cid).into_response()
+    } else {
+        success(parts.headers.get(header::CONTENT_TYPE), bytes)
+    };
+    // A block is the same wherever it is; everything else may be newer at home.
+    let is_old = parts.headers.contains_key(HOME_HEADER) && call.what != CallName::BlockGet;
+    Ok(match is_old {
+        true => Answered::Moved(response),
+        false => Answered::Response(response),
+    })
+}
+
+/// Why an answer did not arrive.
+enum NotReceived {
+    Broken(PeerError),
+    Refused(Refusal),
+}
+
+impl From<PeerError> for NotReceived {
+    fn from(error: PeerError) -> Self {
+        Self::Broken(error)
     }
-    let kind = parts.headers.get(header::CONTENT_TYPE);
-    Ok(Answered::Response(success(kind, bytes)))
+}
+
+/// Reads an answer. It counts as memory in use from its first byte until the client has taken the last one, so
+/// that any number of answers side by side stays below the limit on buffered bytes.
+async fn receive(body: &mut Body, admission: &Arc<Admission>) -> Result<Bytes, Refusal> {
+    let mut held = admission.hold();
+    let counted = |bytes| held.add(bytes).map_err(NotReceived::Refused);
+    match collect_each(body, MAX_BODY_BYTES, counted).await {
+        Ok(bytes) => Ok(held.keep(bytes)),
+        Err(NotReceived::Broken(error)) => Err(unreachable(&error)),
+        Err(NotReceived::Refused(refusal)) => Err(refusal),
+    }
 }
 
 /// Passes on a look-up, in as many requests as its tokens need.
@@ -280,5 +301,55 @@ fn unreachable(error: &PeerError) -> Refusal {
     match error {
         PeerError::Busy(_) => Refusal::TooManyRequests,
         _ => Refusal::HomeUnreachable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, StreamBody};
+    use hyper::body::Frame;
+
+    use super::*;
+    use crate::config::Limits;
+
+    /// A body of pieces of 10 KB.
+    fn pieces(count: usize) -> Body {
+        let piece = || Ok(Frame::data(Bytes::from(vec![7; 10_000])));
+        let pieces: Vec<Result<_, PeerError>> = (0..count).map(|_| piece()).collect();
+        StreamBody::new(futures_util::stream::iter(pieces)).boxed_unsync()
+    }
+
+    #[tokio::test]
+    async fn answers_side_by_side_stay_below_the_limit_on_memory() {
+        let admission = Admission::new(Limits {
+            buffered_bytes: 100_000,
+            ..Limits::default()
+        });
+        let mut received = Vec::new();
+        let mut refused = 0;
+        for _ in 0..8 {
+            match receive(&mut pieces(3), &admission).await {
+                Ok(bytes) => {
+                    assert_eq!(bytes.len(), 30_000);
+                    received.push(bytes);
+                }
+                Err(refusal) => {
+                    assert!(matches!(refusal, Refusal::Busy), "{refusal}");
+                    refused += 1;
+                }
+            }
+            assert!(admission.buffered() <= 100_000);
+        }
+        assert_eq!((received.len(), refused), (3, 5));
+        assert_eq!(admission.buffered(), 90_000);
+        received.pop();
+        assert!(receive(&mut pieces(3), &admission).await.is_ok());
+        drop(received);
+        assert_eq!(admission.buffered(), 0);
+        // Longer than any answer may be: refused when it is, not when it is over.
+        let endless = Admission::new(Limits::default());
+        let refusal = receive(&mut pieces(900), &endless).await.unwrap_err();
+        assert!(matches!(refusal, Refusal::HomeUnreachable), "{refusal}");
+        assert_eq!(endless.buffered(), 0);
     }
 }

@@ -356,12 +356,29 @@ impl Host {
                 ..
             } => {
                 tracing::debug!(%peer, %error, "a peer could not be dialed");
+                if let DialError::WrongPeerId { obtained, address } = &error {
+                    self.on_other(*obtained, address.clone());
+                }
                 if !self.swarm.is_connected(&peer) {
                     self.search(peer, &error);
                 }
             }
             SwarmEvent::Behaviour(event) => self.on_behaviour(event),
             _ => {}
+        }
+    }
+
+    /// Another node answers where one was dialed; perhaps the same one with a new identity. It is the first to ask for
+    /// the record that says so.
+    fn on_other(&mut self, obtained: PeerId, mut address: Multiaddr) {
+        if matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+            address.pop();
+        }
+        let is_direct = address.iter().all(|part| part != Protocol::P2pCircuit);
+        if is_direct && obtained != *self.swarm.local_peer_id() && self.gate.lets_pass(&address) {
+            self.book.insert(obtained, address.clone());
+            let kademlia = &mut self.swarm.behaviour_mut().kademlia;
+            kademlia.add_address(&obtained, address);
         }
     }
 

@@ -13,6 +13,7 @@ mod body;
 mod config;
 mod doorman;
 mod exchange;
+mod following;
 mod forward;
 mod gateway;
 mod host;
@@ -32,13 +33,15 @@ use pki::wire::trailer::decode_trailer;
 pub use addresses::{DialScope, NotAScope};
 pub use body::{Body, collect, empty, full};
 pub use config::P2pConfig;
+pub(crate) use following::Following;
 use forward::home_of;
 pub(crate) use forward::{forward, home_elsewhere};
 pub(crate) use gateway::{GATEWAY, gateway};
 pub use libp2p::Multiaddr;
-pub(crate) use network::{Network, start, stored_record};
+pub(crate) use network::{Network, record_row, start, stored_record};
 pub use peer_id::{NotAPeerId, PeerId};
-pub(crate) use records::{newest, successor};
+use records::successor;
+pub(crate) use records::{first_record, newest, rotated};
 pub(crate) use route::route;
 
 /// Longest body of a request or an answer between nodes, in bytes.

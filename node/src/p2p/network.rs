@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
-use libp2p::{Multiaddr, Stream, identity::Keypair, multiaddr::Protocol};
+use libp2p::{Multiaddr, Stream, identity::Keypair};
 use parking_lot::Mutex;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -52,8 +52,9 @@ const MAX_REMEMBERED: usize = 1024;
 const MAX_SERVED: usize = 1000;
 /// How often identity records are published.
 const PUBLISH: Duration = Duration::from_secs(6 * 3600);
-/// Wait before they are published for the first time, for the routing table to fill.
-const FIRST_PUBLISH: Duration = Duration::from_secs(60);
+/// Wait before they are published for the second time: at the first one the routing table was empty, and only this node
+/// has them.
+const SECOND_PUBLISH: Duration = Duration::from_secs(60);
 /// Longest search for the identity record of another node.
 const FIND: Duration = Duration::from_secs(10);
 /// Most copies of a record that are looked at.
@@ -112,8 +113,14 @@ impl Peer {
     }
 }
 
-/// Starts to take part in the network: one worker that owns the swarm, one that publishes who this node is.
-pub(crate) fn start(state: &Arc<State>, hosts: &Arc<Hosts>, key: Keypair) -> Arc<Network> {
+/// Starts to take part in the network: one worker that owns the swarm, one that publishes who this node is, and who it
+/// was before, by the keys of identities that it has no more.
+pub(crate) fn start(
+    state: &Arc<State>,
+    hosts: &Arc<Hosts>,
+    key: Keypair,
+    before: Vec<Keypair>,
+) -> Arc<Network> {
     let (commands, orders) = mpsc::channel(MAX_ORDERS);
     let (status, seen) = watch::channel(Status::default());
     let own = state.identity.all().iter();
@@ -125,7 +132,8 @@ pub(crate) fn start(state: &Arc<State>, hosts: &Arc<Hosts>, key: Keypair) -> Arc
         id: key.public().to_peer_id().into(),
     });
     let orders = Arc::new(tokio::sync::Mutex::new(orders));
-    let (shared, hosts, signing) = (Arc::clone(state), Arc::clone(hosts), key.clone());
+    let (shared, hosts) = (Arc::clone(state), Arc::clone(hosts));
+    let signing: Arc<[Keypair]> = [key.clone()].into_iter().chain(before).collect();
     state.workers.spawn("p2p", move |run| {
         let (state, hosts) = (Arc::clone(&shared), Arc::clone(&hosts));
         let (key, status, orders) = (key.clone(), status.clone(), Arc::clone(&orders));
@@ -141,8 +149,12 @@ pub(crate) fn start(state: &Arc<State>, hosts: &Arc<Hosts>, key: Keypair) -> Arc
     });
     let (shared, publisher) = (Arc::clone(state), Arc::clone(&network));
     state.workers.spawn("p2p records", move |run| {
-        let (state, network, key) = (Arc::clone(&shared), Arc::clone(&publisher), signing.clone());
-        async move { publish(&state, &network, &key, &run).await }
+        let (state, network, keys) = (
+            Arc::clone(&shared),
+            Arc::clone(&publisher),
+            Arc::clone(&signing),
+        );
+        async move { publish(&state, &network, &keys, &run).await }
     });
     network
 }
@@ -173,34 +185,35 @@ async fn serve(state: Arc<State>, hosts: Arc<Hosts>, mut arrived: mpsc::Receiver
     }
 }
 
-/// Keeps the record of the current id signed, and publishes it.
+/// Keeps the records of all own ids signed, and publishes them.
 async fn publish(
     state: &State,
     network: &Network,
-    key: &Keypair,
+    keys: &[Keypair],
     run: &Run,
 ) -> Result<(), WorkerError> {
-    let mut wait = FIRST_PUBLISH;
+    let mut wait = SECOND_PUBLISH;
     loop {
-        let record = own_record(state, network.id, key).await?;
+        for key in keys {
+            let id = PeerId::from(key.public().to_peer_id());
+            let record = own_record(state, id, key).await?;
+            network.publish(&id, record).await;
+        }
         if !run.pause(wait).await {
             return Ok(());
         }
-        let key = records::key_of(&network.id);
-        let order = Command::Publish(key.into(), record);
-        let _ = network.commands.send(order).await;
         wait = PUBLISH;
     }
 }
 
-/// Returns the stored record of the current id, signed anew when it is missing or ageing.
+/// Returns the stored record of an own id, signed anew when it is missing or ageing.
 async fn own_record(state: &State, id: PeerId, key: &Keypair) -> Result<Bytes, WorkerError> {
     let now = state.clock.now_seconds();
     let row = record_row(&id);
     let stored = state.store.get(tables::NODE, &row).await?;
     let before = stored
         .as_ref()
-        .and_then(|record| records::IdentityRecord::check(&id, record, now).ok());
+        .and_then(|record| records::IdentityRecord::of_own(&id, record));
     if let (Some(stored), Some(before)) = (&stored, &before)
         && !before.is_ageing(now)
     {
@@ -223,7 +236,8 @@ async fn own_record(state: &State, id: PeerId, key: &Keypair) -> Result<Bytes, W
     Ok(record)
 }
 
-fn record_row(id: &PeerId) -> Vec<u8> {
+/// Returns the row that holds the identity record of an own id.
+pub(crate) fn record_row(id: &PeerId) -> Vec<u8> {
     [b"identity record ".as_slice(), &id.to_bytes()].concat()
 }
 
@@ -248,10 +262,18 @@ impl Network {
         let listening = status.listening.iter().cloned();
         listening
             .map(|address| match &id {
-                Ok(id) => address.with(Protocol::P2p(*id)),
+                // One behind a relay ends in it already.
+                Ok(id) => address.with_p2p(*id).unwrap_or_else(|address| address),
                 Err(_) => address,
             })
             .collect()
+    }
+
+    /// Puts the signed record of an own id into the network. It is at hand here at once; others get it as far as they can be
+    /// reached.
+    pub(crate) async fn publish(&self, id: &PeerId, record: Bytes) {
+        let order = Command::Publish(records::key_of(id).into(), record);
+        let _ = self.commands.send(order).await;
     }
 
     /// Takes an address of a peer, as if the network had told it.
@@ -320,12 +342,23 @@ impl Peers for Network {
         let Ok(Ok(seat)) = seat else {
             return Err(PeerError::Busy(*peer));
         };
-        let outcome = async {
-            let connected_by = deadline.min(Instant::now() + CONNECT);
-            let stream = self.open(peer, connected_by).await?.compat();
-            exchange(stream, *peer, request, deadline, seat).await
+        let connected_by = deadline.min(Instant::now() + CONNECT);
+        let stream = match self.open(peer, connected_by).await {
+            Ok(stream) => stream.compat(),
+            Err(error) => {
+                let outcome = Err(error);
+                known.note(&outcome);
+                return outcome.map_err(|error| match error {
+                    // Nothing was sent: it may be reached under another id.
+                    PeerError::TimedOut(peer) => PeerError::Unreachable {
+                        peer,
+                        reason: "it did not answer in time".to_owned(),
+                    },
+                    error => error,
+                });
+            }
         };
-        let outcome = outcome.await;
+        let outcome = exchange(stream, *peer, request, deadline, seat).await;
         known.note(&outcome);
         outcome
     }

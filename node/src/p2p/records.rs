@@ -188,6 +188,11 @@ impl IdentityRecord {
         })
     }
 
+    /// Reads a record of an own id, however old it is: the next one must say more than any before it.
+    pub(crate) fn of_own(peer: &PeerId, record: &[u8]) -> Option<Self> {
+        Self::check(peer, record, i64::MIN).ok()
+    }
+
     /// Returns true when this record is to be preferred to another one of the same id.
     fn is_newer_than(&self, other: &Self) -> bool {
         self.resolution.sequence > other.resolution.sequence
@@ -202,9 +207,14 @@ impl IdentityRecord {
         resolution
     }
 
+    /// Returns true when this record was made for another identity to follow than `next`.
+    pub(crate) fn names_another(&self, next: &PeerId) -> bool {
+        self.resolution.next.is_some_and(|named| named != *next)
+    }
+
     /// Returns true when this record should be signed anew soon.
     pub(crate) const fn is_ageing(&self, now_seconds: i64) -> bool {
-        self.expiry_seconds - now_seconds < RENEWAL_SECONDS
+        self.expiry_seconds.saturating_sub(now_seconds) < RENEWAL_SECONDS
     }
 }
 
@@ -240,6 +250,35 @@ pub(crate) const fn first() -> Resolution {
         pointer: None,
         sequence: 1,
     }
+}
+
+/// Makes the first record of the id of `key`. `None` when the key cannot sign.
+pub(crate) fn first_record(key: &Keypair, now_seconds: i64) -> Option<Vec<u8>> {
+    sign(key, &first(), now_seconds)
+}
+
+/// Makes the record that says that the node has moved on from the id of `key` to `next`, after the one that is there, if
+/// any. `None` when the key cannot sign, or the record before has named another identity, which is for good.
+pub(crate) fn rotated(
+    key: &Keypair,
+    before: Option<&[u8]>,
+    next: PeerId,
+    now_seconds: i64,
+) -> Option<Vec<u8>> {
+    let id = PeerId::from(key.public().to_peer_id());
+    let before = before.and_then(|before| IdentityRecord::of_own(&id, before));
+    if before
+        .as_ref()
+        .is_some_and(|before| before.names_another(&next))
+    {
+        return None;
+    }
+    let resolution = Resolution {
+        next: Some(next),
+        is_rotated: true,
+        ..before.map_or_else(first, |before| before.renewed())
+    };
+    sign(key, &resolution, now_seconds)
 }
 
 /// Returns the key under which the record of an id is kept.

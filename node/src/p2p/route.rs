@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Response, header, request::Parts};
+use http::{HeaderName, HeaderValue, Method, Response, header, request::Parts};
 use http_body_util::Full;
 use pki::wire::{
     call::{Call as CallName, Home, Target},
@@ -25,6 +25,11 @@ use crate::{
 
 /// What a node says that is not, or no longer, the home of whom it is asked about.
 pub(super) const OWNER_HAS_MOVED: &str = "Owner has moved";
+/// Header of an answer from a copy: a peer that took this node for the home of whom it asked about knows an older table of
+/// names, and would show its clients old data until it looks again. No more than a hint: the table itself decides.
+pub(super) const HOME_HEADER: HeaderName = HeaderName::from_static("kastro-home");
+/// What the header says.
+const HOME_ELSEWHERE: HeaderValue = HeaderValue::from_static("elsewhere");
 /// A table of names that is older is looked at again before a peer is told that somebody lives elsewhere.
 const FRESH_SECONDS: i64 = 60;
 
@@ -146,12 +151,20 @@ pub(crate) async fn route(
             return Err(Refusal::rule("Write blocks to user's server"));
         }
     }
-    if what.home() == Home::Forwarded && super::home_of(&call).await.is_some() {
+    let mut is_elsewhere = what.home() == Home::Forwarded && super::home_of(&call).await.is_some();
+    if is_elsewhere {
         // Who has just moved here is known to others first, sometimes. Whether that worked shows below.
         let _ = names::refresh_if_older(state, FRESH_SECONDS).await;
+        is_elsewhere = super::home_of(&call).await.is_some();
     }
     match api::answer(&call, body).await {
-        Ok(reply) => Ok(reply.into_response()),
+        Ok(reply) => {
+            let mut response = reply.into_response();
+            if is_elsewhere {
+                response.headers_mut().insert(HOME_HEADER, HOME_ELSEWHERE);
+            }
+            Ok(response)
+        }
         // Not here, and nobody passes it on a second time.
         Err(Refusal::NotHome) => Err(Refusal::rule(OWNER_HAS_MOVED)),
         Err(refusal) => Err(refusal),

@@ -1,6 +1,7 @@
 //! Moving house: one home at any time, nothing lost, whatever breaks in between.
 
-use champ::cbor::{Map, Value};
+use champ::cbor::{Map, Record as _, Value};
+use node::store::{Batch, MetaStore as _, tables};
 use pki::{
     claim::Date,
     wire::{
@@ -83,6 +84,50 @@ impl Town {
             }
         }
     }
+}
+
+/// The home that was left has a copy, from which it answers peers. Its answer says so, and who has not looked at the
+/// table of names since is shown what is at the new home.
+#[tokio::test]
+async fn who_has_not_heard_of_a_move_is_shown_nothing_old() {
+    let town = Town::new().await;
+    let Town {
+        net,
+        authority,
+        source,
+        target,
+        alice,
+    } = &town;
+    let third = net.join(authority).await;
+    let first = alice.write(&source.node, &contents(1, 4, 4)).await.unwrap();
+    third.sync().await;
+    let current = alice.current(&third.node).await.unwrap();
+    assert_eq!(current.updated(), Some(&first.root));
+    let request = request(alice, target, source, target).await;
+    let answer = migrate(target, &request).await;
+    assert_eq!(answer.status, 200, "{}", message(&answer));
+    let second = alice.write(&target.node, &contents(2, 4, 4)).await.unwrap();
+    net.clock.advance(2_000);
+    assert_eq!(
+        third.chain("alice").await.home(),
+        Some(source.node.node.id())
+    );
+    let current = alice.current(&third.node).await.unwrap();
+    assert_eq!(current.updated(), Some(&second.root));
+    assert_eq!(
+        third.chain("alice").await.home(),
+        Some(target.node.node.id())
+    );
+    // The same of a node that cannot ask the authority: what it has is all it can show, and it shows that.
+    let fourth = net.join(authority).await;
+    fourth.sync().await;
+    let old = pki::chain::ClaimChain::single(alice.link(&source.node));
+    let batch = Batch::new().put(tables::CHAINS, b"alice".to_vec(), old.encode());
+    assert!(fourth.store.commit(batch).await.unwrap().is_committed());
+    net.links.cut(&fourth, authority);
+    net.clock.advance(2_000);
+    let current = alice.current(&fourth.node).await.unwrap();
+    assert_eq!(current.updated(), Some(&first.root));
 }
 
 #[tokio::test]

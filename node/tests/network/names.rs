@@ -3,7 +3,10 @@
 use champ::cbor::Record as _;
 use node::{
     Node, OpenError,
-    operator::names::{ExportNames, FollowNames, TakeOverNames},
+    operator::{
+        Operation as _, Report,
+        names::{ExportNames, FollowNames, ShowNames, TakeOverNames},
+    },
 };
 use pki::wire::{
     Body as _,
@@ -11,7 +14,7 @@ use pki::wire::{
 };
 
 use super::world::{Fault, Net, contents};
-use crate::conformance::account::Account;
+use crate::conformance::{account::Account, harness::TestNode};
 
 const SIGNUP: &str = "peergos/v0/core/signup";
 
@@ -127,11 +130,7 @@ async fn everything_but_new_names_goes_on_without_the_authority() {
         refused.contains("name authority cannot be reached"),
         "{refused}"
     );
-    assert!(
-        home.run(node::operator::names::ShowNames { sync: true })
-            .await
-            .is_err()
-    );
+    assert!(home.run(ShowNames { sync: true }).await.is_err());
 }
 
 /// Whether another node has taken over meanwhile cannot be known as long as none of them answers.
@@ -233,14 +232,18 @@ async fn the_names_of_one_network_are_never_mixed_with_those_of_another() {
         config
     };
     let other = two.names().await.network;
-    for (member, network) in [
-        (&follower, Some(other.as_str())),
-        (&follower, None),
-        (&one, Some(&other)),
-    ] {
+    for (member, network) in [(&follower, Some(other.as_str())), (&one, Some(&other))] {
         let opened = Node::with_store(config(member, network), member.store.clone()).await;
         assert!(matches!(opened, Err(OpenError::OtherNames)));
     }
+    // Not told again, it stays in the network it is in; also once the setting was wrong.
+    let again = Node::with_store(config(&follower, None), follower.store.clone()).await;
+    let again = TestNode::of(again.unwrap(), net.clock.clone());
+    let silent = Report::silent();
+    let shown = ShowNames::default().run(&again.node, &silent);
+    let shown = shown.await.unwrap();
+    assert!(!shown.is_authority);
+    assert_eq!(shown.network, one.names().await.network);
 }
 
 #[tokio::test]
