@@ -63,6 +63,7 @@ pub fn main() -> ExitCode {
     memory::share_one_heap();
     if !matches!(cli.command, Some(Command::Serve(_))) {
         memory::keep_out_of_swap();
+        memory::keep_large_buffers();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

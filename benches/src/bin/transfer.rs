@@ -410,7 +410,8 @@ fn fill(path: &Path, bytes: u64) -> anyhow::Result<()> {
         file.write_all(word.get(..part).unwrap_or_default())?;
         left -= part as u64;
     }
-    file.flush()?;
+    // Otherwise the node's flushes would wait for this file as well.
+    file.into_inner()?.sync_all()?;
     Ok(())
 }
 

@@ -23,6 +23,27 @@ pub fn share_one_heap() {
     }
 }
 
+/// Makes this process keep the memory that a chunk needs instead of giving it back and asking for it anew.
+///
+/// For clients: a transfer allocates and frees buffers of up to 5 MiB all the time, and glibc maps and unmaps each, so
+/// that every page of it is faulted in again. Kept in the heap they cost nothing, and the highest resident size stays
+/// the same: a download of 1 GiB needs 0.55 s of system time instead of 1.1 to 1.8 (with and without
+/// `MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=67108864`). Does nothing where the C library is not glibc.
+pub fn keep_large_buffers() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // The largest threshold that glibc allows for memory that is mapped block by block.
+        const MAPPED_ABOVE_BYTES: libc::c_int = 32 << 20;
+        // Free memory at the end of the heap above which some is given back.
+        const KEPT_FREE_BYTES: libc::c_int = 64 << 20;
+        // SAFETY: as for `share_one_heap`; the thresholds only decide when memory goes back to the system.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_ABOVE_BYTES);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_FREE_BYTES);
+        }
+    }
+}
+
 /// Keeps the memory of this process out of core dumps, and on Linux away from debuggers and from readers of
 /// `/proc/PID/mem` and `/proc/PID/environ` who are not root. Best effort.
 ///

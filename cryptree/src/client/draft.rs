@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Bytes of blocks after which a long operation should commit what it has (Spec: 21 §3.2).
-pub(crate) const FLUSH_BYTES: usize = 20 << 20;
+pub(crate) const FLUSH_BYTES: usize = 10 << 20;
 /// Sum of block bytes in one request (Spec: 06 §4.2).
 const MAX_REQUEST_BLOCK_BYTES: usize = (1 << 20) + 100;
 /// Blocks in one request.

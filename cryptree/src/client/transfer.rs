@@ -35,8 +35,11 @@ use crate::{
 
 /// Chunks being sealed and stored at once; each costs up to three times 5 MiB of memory.
 const CHUNKS_IN_FLIGHT: usize = 2;
-/// Chunks per commit: what an interruption costs at most, with those in flight.
+/// Chunks per commit: what an interruption costs at most, with those in flight and those that ran ahead of a commit.
 pub(crate) const GROUP_CHUNKS: u64 = 8;
+/// Chunks started while a commit is under way: enough to keep both sides busy for as long as one takes, and few
+/// enough that not much is lost with it.
+const CHUNKS_AHEAD_OF_A_COMMIT: usize = 3;
 /// Length of a full chunk.
 const CHUNK: usize = 5 << 20;
 const _: () = assert!(CHUNK as u64 == CHUNK_BYTES);
@@ -228,6 +231,8 @@ pub(crate) struct ChunkUpload<'a> {
     in_flight: FuturesOrdered<BoxFuture<'static, Result<StoredChunk, ClientError>>>,
     /// The commit of the group before.
     commit: Option<BoxFuture<'a, Result<(), ClientError>>>,
+    /// Chunks started since that commit began.
+    ahead: usize,
     hashes: HashTreeBuilder,
 }
 
@@ -259,6 +264,7 @@ impl<'a> ChunkUpload<'a> {
             transaction: None,
             in_flight: FuturesOrdered::new(),
             commit: None,
+            ahead: 0,
             hashes: HashTreeBuilder::new(),
         }
     }
@@ -272,10 +278,11 @@ impl<'a> ChunkUpload<'a> {
             if self.source.is_finished && self.in_flight.is_empty() {
                 return Ok(None);
             }
-            // Nothing runs ahead of a commit that is under way: it would be lost with it.
+            // What runs ahead of a commit is lost with it.
+            let may_run_ahead = self.commit.is_none() || self.ahead < CHUNKS_AHEAD_OF_A_COMMIT;
             let has_room = self.in_flight.len() < CHUNKS_IN_FLIGHT
                 && !self.source.is_finished
-                && self.commit.is_none();
+                && may_run_ahead;
             match self.step(has_room).await {
                 Step::Read(chunk) => {
                     if let Some((content, is_last)) = chunk? {
@@ -336,6 +343,7 @@ impl<'a> ChunkUpload<'a> {
             ends_group: is_last || (index + 1).is_multiple_of(GROUP_CHUNKS),
         };
         self.in_flight.push_back(job.run().boxed());
+        self.ahead += 1;
         Ok(())
     }
 
@@ -349,6 +357,7 @@ impl<'a> ChunkUpload<'a> {
     ) -> Result<(), ClientError> {
         self.committed().await?;
         self.commit = Some(commit);
+        self.ahead = 0;
         Ok(())
     }
 

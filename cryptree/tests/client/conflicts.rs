@@ -276,17 +276,17 @@ async fn rel_15_interrupted_upload_is_continued_from_another_machine() {
             );
         }
     }
-    // Two interruptions cost at most two groups and what was in flight.
+    // Two interruptions cost at most two groups, what was in flight, and what ran ahead of a commit.
     let sent = sent.load(Ordering::Relaxed);
     assert!(
-        sent < SIZE + 2 * (50 << 20),
+        sent < SIZE + 2 * ((40 + 10 + 15) << 20),
         "{sent} bytes were sent for {SIZE}"
     );
 }
 
 #[tokio::test]
 async fn rel_15_a_changed_file_is_not_continued_and_an_abandoned_one_can_be_discarded() {
-    const SIZE: usize = 60 << 20;
+    const SIZE: usize = 100 << 20;
     let (node, session) = alice().await;
     node.state.lock().unwrap().unchecked = true;
     let options = UploadOptions {
@@ -298,10 +298,13 @@ async fn rel_15_a_changed_file_is_not_continued_and_an_abandoned_one_can_be_disc
         async move {
             let bytes = content(SIZE, seed);
             let count = Arc::new(AtomicUsize::new(0));
-            node.lie(move |_| match count.fetch_add(1, Ordering::Relaxed) >= 70 {
-                true => Fault::Unreachable,
-                false => Fault::Honest,
-            });
+            // The first group and what may run ahead of its commit are fewer calls, the whole upload is more.
+            node.lie(
+                move |_| match count.fetch_add(1, Ordering::Relaxed) >= 100 {
+                    true => Fault::Unreachable,
+                    false => Fault::Honest,
+                },
+            );
             let size = Some(SIZE as u64);
             let result = session
                 .upload(
