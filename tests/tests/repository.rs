@@ -16,7 +16,7 @@ fn root() -> PathBuf {
 }
 
 fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    fs::read_to_string(path).unwrap()
 }
 
 /// Files below a folder whose names end so.
@@ -68,9 +68,8 @@ fn fw_2_every_green_row_of_the_checklist_has_a_test_of_its_name() {
     let mut rows = BTreeMap::new();
     for line in table.lines().filter(|line| line.starts_with("| ")) {
         let cells: Vec<_> = line.split('|').map(str::trim).collect();
-        let ["", row, about, state, ""] = cells[..] else {
-            panic!("{line}");
-        };
+        assert_eq!(cells.len(), 5, "{line}");
+        let (row, about, state) = (cells[1], cells[2], cells[3]);
         if row == "row" || row == "---" {
             continue;
         }

@@ -62,9 +62,12 @@ pub fn keep_private() {
         }
     }
     #[cfg(target_os = "linux")]
-    // SAFETY: with PR_SET_DUMPABLE, prctl takes one integer and touches no memory of ours.
-    unsafe {
-        libc::prctl(libc::PR_SET_DUMPABLE, 0 as libc::c_ulong);
+    {
+        let never: libc::c_ulong = 0;
+        // SAFETY: with PR_SET_DUMPABLE, prctl takes one integer and touches no memory of ours.
+        unsafe {
+            libc::prctl(libc::PR_SET_DUMPABLE, never);
+        }
     }
 }
 
@@ -73,22 +76,27 @@ pub fn keep_private() {
 /// Where there is a limit nothing is locked: memory that exceeds it could not be had at all. For processes that are small and
 /// hold the keys of a person; a node's caches may be swapped.
 pub fn keep_out_of_swap() -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        let mut limit = libc::rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
-        };
-        // SAFETY: getrlimit writes the structure that it is handed, which lives until it returns.
-        let known = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
-        if known != 0 || limit.rlim_cur != libc::RLIM_INFINITY {
-            return false;
-        }
-        let all = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
-        // SAFETY: mlockall takes one integer, and changes for no address what can be read there.
-        return unsafe { libc::mlockall(all) } == 0;
+    lock_all()
+}
+
+#[cfg(target_os = "linux")]
+fn lock_all() -> bool {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: getrlimit writes the structure that it is handed, which lives until it returns.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
+    if known != 0 || limit.rlim_cur != libc::RLIM_INFINITY {
+        return false;
     }
-    #[cfg(not(target_os = "linux"))]
+    let all = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
+    // SAFETY: mlockall takes one integer, and changes for no address what can be read there.
+    unsafe { libc::mlockall(all) == 0 }
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn lock_all() -> bool {
     false
 }
 
