@@ -130,7 +130,7 @@ impl http_body::Body for Lent {
 
     fn size_hint(&self) -> SizeHint {
         let taken = self.taken.as_ref().map(http_body::Body::size_hint);
-        taken.unwrap_or_else(|| self.hint.clone())
+        taken.unwrap_or(self.hint)
     }
 }
 
