@@ -516,3 +516,128 @@ fn fs_10_a_clock_that_jumps_ten_years_deletes_and_doubles_nothing() {
     }
     assert_same(&laptop.docs, &desktop.docs);
 }
+
+#[test]
+fn fs_3_names_that_are_too_long_for_the_disk_are_shortened_here_and_kept_there() {
+    let (_world, laptop, desktop) = world();
+    // 255 characters of 3 bytes: more than any file system takes.
+    let long = |end: &str| "\u{65e5}".repeat(255 - end.len()) + end;
+    let names = [long("1.txt"), long("2.txt"), long("")];
+    laptop.person.ok(&["mkdir", REMOTE]);
+    for name in &names {
+        let path = format!("/alice/docs/{name}");
+        let run = laptop
+            .person
+            .run_with_input(&["put", "-", &path], name.as_bytes());
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+    }
+    let folder = format!("/alice/docs/{}", long("d"));
+    laptop.person.ok(&["mkdir", &folder]);
+    let run = laptop
+        .person
+        .run_with_input(&["put", "-", &format!("{folder}/inner")], b"inner");
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let listed = laptop.person.ok(&["ls", REMOTE]);
+    let summary = laptop.sync(&[]);
+    assert_eq!(summary["downloaded"], 4, "{summary}");
+    assert_eq!(summary["problems"], 0, "{summary}");
+    let locals = laptop.names();
+    assert_eq!(locals.len(), 5, "{locals:?}");
+    for name in &names {
+        let found = locals
+            .iter()
+            .find(|local| laptop.at(local).is_file() && laptop.read(local) == *name);
+        let local = found.unwrap_or_else(|| panic!("{locals:?}"));
+        assert!(
+            local.len() <= 255 && local.starts_with("\u{65e5}"),
+            "{local}"
+        );
+    }
+    laptop.idle();
+    // A change of either side finds its way, and the name stays what it was.
+    let local = locals.iter().find(|local| local.ends_with(".txt")).unwrap();
+    laptop.write(local, "changed");
+    let summary = laptop.sync(&[]);
+    assert_eq!(summary["uploaded"], 1, "{summary}");
+    assert_eq!(laptop.person.ok(&["ls", REMOTE]), listed);
+    desktop.sync(&[]);
+    assert_same(&laptop.docs, &desktop.docs);
+    // Without the state, too: nothing is doubled.
+    let state = laptop.docs.with_file_name(".config").join("kastro/sync");
+    fs::remove_dir_all(&state).unwrap();
+    let summary = laptop.sync(&[]);
+    assert_eq!(
+        (
+            &summary["uploaded"],
+            &summary["conflicts"],
+            &summary["deleted_there"]
+        ),
+        (&0.into(), &0.into(), &0.into()),
+        "{summary}"
+    );
+    assert_eq!(laptop.person.ok(&["ls", REMOTE]), listed);
+    // Deleted here, deleted there.
+    fs::remove_file(laptop.at(local)).unwrap();
+    laptop.sync(&[]);
+    assert_eq!(laptop.person.ok(&["ls", REMOTE]).lines().count(), 3);
+    desktop.sync(&[]);
+    assert_same(&laptop.docs, &desktop.docs);
+}
+
+#[test]
+fn fs_10_what_the_node_has_lost_is_deleted_nowhere() {
+    let (world, laptop, desktop) = world();
+    let content: Vec<u8> = (0..(1_u32 << 20)).map(|i| (i % 241) as u8).collect();
+    for name in ["large", "kept/large too"] {
+        write(&laptop.at(name), &content);
+    }
+    laptop.write("small", "small");
+    laptop.sync(&[]);
+    // Every block that is a file of its own: the content of the large ones.
+    let lost = remove_blocks(&world.data());
+    assert!(lost >= 2, "{lost} blocks");
+    let run = desktop.person.run(&desktop.arguments(&[]));
+    assert_ne!(run.code, Some(0), "{}", run.stderr);
+    assert!(!run.stderr.is_empty());
+    assert_eq!(desktop.read("small"), "small");
+    assert!(
+        !desktop.at("large").exists(),
+        "nothing instead of what is missing"
+    );
+    // Neither did that delete anything in the account or where it still is.
+    let listed = laptop.person.ok(&["ls", "-R", "--json", REMOTE]);
+    assert_eq!(json_lines(&listed).len(), 4, "{listed}");
+    let summary = laptop.sync(&[]);
+    for count in ["deleted_here", "deleted_there", "uploaded"] {
+        assert_eq!(summary[count], 0, "{summary}");
+    }
+    assert!(fs::read(laptop.at("large")).unwrap() == content);
+    // Sent again it is whole again.
+    for name in ["large", "kept/large too"] {
+        let changed = [&content[..], b"!"].concat();
+        write(&laptop.at(name), &changed);
+    }
+    laptop.sync(&[]);
+    desktop.sync(&[]);
+    assert_same(&laptop.docs, &desktop.docs);
+}
+
+/// Removes the files in which a node keeps large blocks, and returns how many there were.
+fn remove_blocks(data: &Path) -> usize {
+    let mut removed = 0;
+    let mut folders = vec![data.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.components().any(|part| part.as_os_str() == "blocks")
+                && path.metadata().unwrap().len() > 64 << 10
+            {
+                fs::remove_file(&path).unwrap();
+                removed += 1;
+            }
+        }
+    }
+    removed
+}
