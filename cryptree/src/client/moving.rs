@@ -39,7 +39,8 @@ impl Session {
     /// The password seals the login data; it does not leave this program.
     ///
     /// # Errors
-    /// [`ClientError::WrongCredentials`]; [`ClientError::Refused`] when the node has no space for the account.
+    /// [`ClientError::WrongCredentials`]; [`ClientError::BadSession`] when another device has replaced the keys that this
+    /// session has; [`ClientError::Refused`] when the node has no space for the account.
     pub async fn allow_mirror(&self, mirror: &Client, password: &str) -> Result<(), ClientError> {
         let account = &self.account;
         let own = Client {
@@ -55,11 +56,11 @@ impl Session {
         };
         let writer = account.owner().as_writer();
         let space = account.view.space(&writer).await?.ok_or_else(deleted)?;
-        let algorithm = super::sign_in::acceptable(space.data.algorithm.clone())?;
-        let keys = own.derive(&account.name, password, algorithm).await?;
-        if keys.signing.public() != account.reader {
-            return Err(ClientError::WrongCredentials);
+        // The copy would hold keys that another device has replaced.
+        if account.has_outdated_boxing(&space.data) {
+            return Err(ClientError::BadSession);
         }
+        let keys = own.present_keys(account, &space, password).await?;
         let now = SignedTime::at(account.environment().now());
         let request = MirrorRequest {
             username: account.name.to_string(),
@@ -75,7 +76,7 @@ impl Session {
         let login = LoginData {
             username: account.name.clone(),
             record,
-            reader: account.reader,
+            reader: keys.signing.public(),
             root_change: None,
         };
         let auth = account.identity.secret().sign_detached(&login.encode());

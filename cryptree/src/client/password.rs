@@ -97,7 +97,7 @@ impl Client {
     /// Derives the keys of the present password.
     ///
     /// # Errors
-    /// [`ClientError::WrongCredentials`] when it is not the present one.
+    /// [`ClientError::WrongCredentials`] when it is not the present one; what asking the node can fail with.
     pub(super) async fn present_keys(
         &self,
         account: &Account,
@@ -106,11 +106,11 @@ impl Client {
     ) -> Result<LoginKeys, ClientError> {
         let known = super::sign_in::acceptable(space.data.algorithm.clone())?;
         let keys = self.derive(&account.name, password, known).await?;
-        if keys.signing.public() == account.reader {
-            Ok(keys)
-        } else {
-            Err(ClientError::WrongCredentials)
+        if keys.signing.public() != account.reader {
+            // The password may have been changed since this session began: the node knows.
+            self.sign_in(account.name.as_str(), password).await?;
         }
+        Ok(keys)
     }
 
     /// Puts login data and the identity's root block in force, both or neither.

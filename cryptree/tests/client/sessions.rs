@@ -55,6 +55,16 @@ async fn password_change_takes_effect_at_once_and_only_with_the_old_one() {
         names(&session, "/alice").await,
         names(&again, "/alice").await
     );
+    // A session that is older than the password can change it again, with the present one only.
+    let old = session.change_password(PASSWORD, "newest password").await;
+    assert!(matches!(old, Err(ClientError::WrongCredentials)));
+    let changed = session.change_password("new password", "newest password");
+    changed.await.unwrap();
+    let newest = client(&node, 7).sign_in("alice", "newest password").await;
+    assert_eq!(
+        get(&newest.unwrap().done().unwrap(), "/alice/f").await,
+        b"kept"
+    );
 }
 
 #[tokio::test]
