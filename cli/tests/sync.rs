@@ -542,7 +542,7 @@ fn fs_3_names_that_are_too_long_for_the_disk_are_shortened_here_and_kept_there()
     assert_eq!(summary["downloaded"], 4, "{summary}");
     assert_eq!(summary["problems"], 0, "{summary}");
     let locals = laptop.names();
-    assert_eq!(locals.len(), 5, "{locals:?}");
+    assert_eq!(locals.len(), 4, "{locals:?}");
     for name in &names {
         let found = locals
             .iter()
