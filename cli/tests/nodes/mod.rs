@@ -1,6 +1,7 @@
 //! Several nodes, each a process of its own, that know of each other an id and an address and nothing else.
 
 mod foreign;
+mod identity;
 mod mirrors;
 mod moves;
 mod names;
@@ -135,12 +136,19 @@ impl Member {
 
     /// Starts the process again, with these settings besides.
     fn restart_with(&mut self, extra: &[&str]) {
+        let before = self.address.clone();
+        self.restart_as_another(extra);
+        assert_eq!(self.address, before);
+    }
+
+    /// Starts the process again, at the same place, under whatever id it has now.
+    fn restart_as_another(&mut self, extra: &[&str]) {
         if self.process.is_some() {
             self.kill();
         }
         self.extra = extra.iter().map(|text| (*text).to_owned()).collect();
         self.run();
-        assert_eq!(self.node().peers()[0], self.address);
+        self.address = self.node().peers()[0].clone();
     }
 
     fn restart(&mut self) {
