@@ -70,11 +70,6 @@ fn p2p_8_a_node_with_a_new_identity_is_found_by_the_old_one() {
     until("the table is followed", || {
         friend.operate(&["names", "status", "--sync"]).code == Some(0)
     });
-    friend.restart();
-    let carol = net.person("carol", &friend);
-    until("a name is given out", || {
-        carol.run(&["signup", "--no-session"]).code == Some(0)
-    });
     // Not told of its network again, the friend's node is in it all the same.
     friend.kill();
     let shown = friend.json(&["names", "status"]);
