@@ -10,5 +10,6 @@
 pub mod baseline;
 pub mod file_server;
 pub mod load;
+pub mod program;
 pub mod record;
 pub mod table;

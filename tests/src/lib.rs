@@ -15,4 +15,4 @@ mod tree;
 
 pub use client::{Finished, Kastro};
 pub use node_process::NodeProcess;
-pub use tree::{assert_same, mixed_folder, write};
+pub use tree::{assert_same, bytes_below, mixed_folder, write};

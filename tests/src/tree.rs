@@ -15,6 +15,22 @@ pub fn write(path: &Path, content: &[u8]) {
     std::fs::write(path, content).expect("file");
 }
 
+/// Returns how many bytes all files below a folder have; a folder or file that is not there, or not any more, has none.
+#[must_use]
+pub fn bytes_below(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
 /// Makes a folder with everything that is awkward: names in several scripts, an empty file and folder, sizes around
 /// every boundary of the format, deep nesting, a hidden file, and one file of `large_bytes`.
 pub fn mixed_folder(root: &Path, large_bytes: usize) {

@@ -7,23 +7,18 @@
 //!
 //! Prints a table. `quick` uses a tenth of the data.
 
-use std::{
-    fs::File,
-    io::{BufWriter, Write},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use benches::{
     load::{self, Load},
+    program::{self, done, fill},
     record::Recorder,
     table::{Table, mb_per_second, megabytes},
 };
 use cli::{environment::TokioEnvironment, transport::HttpTransport};
 use cryptree::client::{Client, Detail};
-use tests::{Finished, Kastro, NodeProcess};
+use tests::{Kastro, NodeProcess};
 
 /// Bytes of the upload.
 const LARGE_BYTES: u64 = 256 << 20;
@@ -35,7 +30,7 @@ const PASSWORD: &str = "benchmark password";
 fn main() -> anyhow::Result<()> {
     let is_quick = std::env::args().any(|argument| argument == "quick");
     let bytes = if is_quick { QUICK_BYTES } else { LARGE_BYTES };
-    let kastro = program()?;
+    let kastro = program::kastro()?;
     let folder = tempfile::tempdir()?;
     let mut table = Table::default();
     let home = NodeProcess::start(&kastro, &folder.path().join("home"), &["--log", "warn"]);
@@ -177,37 +172,4 @@ fn shown(measured: &Load) -> String {
         measured.percentile(50).as_secs_f64() * 1e3,
         measured.percentile(99).as_secs_f64() * 1e3,
     )
-}
-
-fn done(finished: Finished) -> anyhow::Result<Finished> {
-    if finished.code != Some(0) {
-        bail!("kastro failed: {}", finished.stderr);
-    }
-    Ok(finished)
-}
-
-/// Writes a file of bytes that do not compress.
-fn fill(path: &Path, bytes: u64) -> anyhow::Result<()> {
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    for _ in 0..bytes / 8 {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        file.write_all(&state.to_le_bytes())?;
-    }
-    file.flush()?;
-    Ok(())
-}
-
-fn program() -> anyhow::Result<PathBuf> {
-    let here = std::env::current_exe()?;
-    let kastro = here
-        .parent()
-        .context("no folder")?
-        .join(format!("kastro{}", std::env::consts::EXE_SUFFIX));
-    if !kastro.exists() {
-        bail!("build the program first: cargo build --release -p cli");
-    }
-    Ok(kastro)
 }

@@ -6,22 +6,24 @@
 //! ```
 //!
 //! `MIB` is the size of the account, 1024 when absent; on the disk it takes a little more than twice that. 10240 is what the
-//! goal speaks of. `KASTRO` in the environment names another program than the one that was built beside this one.
+//! goal speaks of.
 //! Reads and writes of the mirror's process are those of `/proc/PID/io`, so they are told on Linux only.
 
 use std::{
-    fs::{self, File},
-    io::{BufWriter, Write},
-    path::{Path, PathBuf},
+    fs,
+    path::Path,
     process::Stdio,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
-use benches::table::{Table, mb_per_second, megabytes};
+use benches::{
+    program::{self, done, fill},
+    table::{Table, mb_per_second, megabytes},
+};
 use serde_json::Value;
-use tests::{Finished, Kastro, NodeProcess};
+use tests::{Kastro, NodeProcess, bytes_below};
 
 const DEFAULT_MIB: u64 = 1024;
 /// Size of one uploaded file.
@@ -35,7 +37,7 @@ fn main() -> anyhow::Result<()> {
         Some(text) => text.parse().context("the size is a number of MiB")?,
         None => DEFAULT_MIB,
     };
-    let kastro = program()?;
+    let kastro = program::kastro()?;
     let folder = tempfile::tempdir()?;
     let mut table = Table::default();
     let options = ["--log", "warn", "--set", "mirror.is_automatic=false"];
@@ -247,54 +249,4 @@ fn until(what: &str, mut fact: impl FnMut() -> bool) -> anyhow::Result<()> {
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())
-}
-
-fn bytes_below(folder: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return 0;
-    };
-    entries
-        .flatten()
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
-            Ok(metadata) => metadata.len(),
-            Err(_) => 0,
-        })
-        .sum()
-}
-
-fn done(finished: Finished) -> anyhow::Result<Finished> {
-    if finished.code != Some(0) {
-        bail!("kastro failed: {}", finished.stderr);
-    }
-    Ok(finished)
-}
-
-/// Writes a file of bytes that do not compress.
-fn fill(path: &Path, bytes: u64) -> anyhow::Result<()> {
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    for _ in 0..bytes / 8 {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        file.write_all(&state.to_le_bytes())?;
-    }
-    file.flush()?;
-    Ok(())
-}
-
-fn program() -> anyhow::Result<PathBuf> {
-    if let Some(named) = std::env::var_os("KASTRO") {
-        return Ok(named.into());
-    }
-    let here = std::env::current_exe()?;
-    let kastro = here
-        .parent()
-        .context("no folder")?
-        .join(format!("kastro{}", std::env::consts::EXE_SUFFIX));
-    if !kastro.exists() {
-        bail!("build the program first: cargo build --release -p cli");
-    }
-    Ok(kastro)
 }

@@ -8,25 +8,19 @@
 //! over HTTP and, where they are installed, restic, rustic and `rclone crypt` on a local folder. `quick` uses a tenth of
 //! the data, a number is the size of the large file in MiB, `files` leaves out the requests per second.
 
-use std::{
-    fs::File,
-    io::{BufWriter, Write},
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use benches::{
     baseline, file_server,
     load::{self, Load},
+    program::{self, done, fill},
     record::Recorder,
     table::{Table, mb_per_second, megabytes},
 };
 use cli::{environment::TokioEnvironment, transport::HttpTransport};
 use cryptree::client::{Client, Detail};
-use tests::{Finished, Kastro, NodeProcess};
+use tests::{Kastro, NodeProcess};
 
 /// Sizes of a run.
 struct Scale {
@@ -57,7 +51,7 @@ fn main() -> anyhow::Result<()> {
             size => scale.large_bytes = size.parse::<u64>().context("a size in MiB")? << 20,
         }
     }
-    let kastro = program()?;
+    let kastro = program::kastro()?;
     let folder = tempfile::tempdir()?;
     let mut table = Table::default();
     let node = NodeProcess::start(&kastro, &folder.path().join("data"), &["--log", "warn"]);
@@ -387,44 +381,6 @@ fn shown(measured: &Load, plain: &Load) -> String {
         measured.percentile(99).as_secs_f64() * 1e3,
         100.0 * measured.per_second() / plain.per_second(),
     )
-}
-
-fn done(finished: Finished) -> anyhow::Result<Finished> {
-    if finished.code != Some(0) {
-        bail!("kastro failed: {}", finished.stderr);
-    }
-    Ok(finished)
-}
-
-/// Writes a file of bytes that do not compress.
-fn fill(path: &Path, bytes: u64) -> anyhow::Result<()> {
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-    let mut state = bytes ^ 0x9e37_79b9_7f4a_7c15 ^ path.as_os_str().len() as u64;
-    let mut left = bytes;
-    while left > 0 {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        let word = state.to_le_bytes();
-        let part = usize::try_from(left.min(8))?;
-        file.write_all(word.get(..part).unwrap_or_default())?;
-        left -= part as u64;
-    }
-    // Otherwise the node's flushes would wait for this file as well.
-    file.into_inner()?.sync_all()?;
-    Ok(())
-}
-
-fn program() -> anyhow::Result<PathBuf> {
-    let here = std::env::current_exe()?;
-    let kastro = here
-        .parent()
-        .context("no folder")?
-        .join(format!("kastro{}", std::env::consts::EXE_SUFFIX));
-    if !kastro.exists() {
-        bail!("build the program first: cargo build --release -p cli");
-    }
-    Ok(kastro)
 }
 
 fn millis(duration: Duration) -> String {

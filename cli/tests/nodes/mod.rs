@@ -17,7 +17,7 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tests::{Finished, Kastro, NodeProcess};
+use tests::{Finished, Kastro, NodeProcess, bytes_below};
 
 use crate::{json_lines, program};
 
@@ -200,20 +200,6 @@ fn begin_round(operator: &Kastro) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .unwrap()
-}
-
-fn bytes_below(folder: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return 0;
-    };
-    entries
-        .flatten()
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
-            Ok(metadata) => metadata.len(),
-            Err(_) => 0,
-        })
-        .sum()
 }
 
 /// Waits until `fact` holds.

@@ -8,9 +8,9 @@ use std::{
     time::Duration,
 };
 
-use tests::{Kastro, NodeProcess};
+use tests::{Kastro, NodeProcess, bytes_below};
 
-use super::{begin_round, bytes_below, fill, until};
+use super::{begin_round, fill, until};
 use crate::{program, text};
 
 /// Networks of this process: one with a switch, the others with a cable to it. Gone when this is dropped.
