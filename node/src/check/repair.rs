@@ -147,13 +147,12 @@ impl Sources<'_> {
         cid: &Cid,
     ) -> Result<Option<Block>, StoreError> {
         if let Some(upkeep) = self.upkeep {
-            let unnamed = match self.unnamed.take() {
-                Some(unnamed) => unnamed,
-                None => upkeep.unnamed().await?,
-            };
-            let number = unnamed.get(&(partition.clone(), cid.clone())).copied();
-            self.unnamed = Some(unnamed);
-            if let Some(number) = number
+            if self.unnamed.is_none() {
+                self.unnamed = Some(upkeep.unnamed().await?);
+            }
+            let place = (partition.clone(), cid.clone());
+            let unnamed = self.unnamed.as_ref();
+            if let Some(number) = unnamed.and_then(|all| all.get(&place).copied())
                 && let Some(block) = upkeep.unnamed_block(partition, cid, number).await?
             {
                 return Ok(Some(block));
