@@ -1,6 +1,7 @@
 //! One request and its answer on a stream, from the side that asks (Spec: 11 §4.1, §4.3).
 
 use std::{
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -15,6 +16,7 @@ use hyper::{
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
+use libp2p::core::upgrade::NegotiationError;
 use pki::wire::call::Call as CallName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -22,7 +24,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until, timeout_at},
 };
 
-use super::{Body, MAX_BODY_BYTES, MAX_REQUEST_LINE_BYTES, PeerError, PeerId};
+use super::{Body, MAX_BODY_BYTES, MAX_REQUEST_LINE_BYTES, PeerError, PeerId, streams::NotOpened};
 
 /// What a request line holds besides the target.
 const LINE_FRAME_BYTES: usize = "POST  HTTP/1.1".len();
@@ -117,6 +119,7 @@ where
     builder
         .max_buf_size(MAX_ANSWER_HEAD_BYTES)
         .max_headers(MAX_ANSWER_HEADERS);
+    let broken = |error| failed(peer, error);
     let talk = async {
         let (mut sender, connection) = builder
             .handshake::<_, Body>(TokioIo::new(stream))
@@ -159,11 +162,26 @@ where
     Ok(Response::from_parts(parts, body.boxed_unsync()))
 }
 
-fn broken(error: hyper::Error) -> PeerError {
+fn failed(peer: PeerId, error: hyper::Error) -> PeerError {
     if error.is_parse() || error.is_parse_too_large() {
         return PeerError::Malformed("it is no HTTP/1.1");
     }
-    PeerError::Broken(std::io::Error::other(error))
+    // The request left together with the question whether the peer speaks `/http`, so the answer to that comes here.
+    let mut cause = std::error::Error::source(&error);
+    while let Some(this) = cause {
+        let is_refusal = |inner: &NegotiationError| matches!(inner, NegotiationError::Failed);
+        let inner = this
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        if inner.is_some_and(|inner| inner.downcast_ref().is_some_and(is_refusal)) {
+            return PeerError::Unreachable {
+                peer,
+                reason: NotOpened::Unsupported.to_string(),
+            };
+        }
+        cause = this.source();
+    }
+    PeerError::Broken(io::Error::other(error))
 }
 
 /// The body of an answer; the exchange is over when it is dropped.
@@ -193,7 +211,7 @@ impl http_body::Body for Answer {
         let Some(frame) = ready!(polled) else {
             return Poll::Ready(None);
         };
-        let frame = frame.map_err(broken)?;
+        let frame = frame.map_err(|error| failed(this.peer, error))?;
         this.received += frame.data_ref().map_or(0, Bytes::len);
         if this.received > MAX_BODY_BYTES {
             return Poll::Ready(Some(Err(PeerError::TooLarge {

@@ -14,11 +14,12 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use libp2p::{
     Multiaddr, PeerId, Swarm, TransportError,
-    core::ConnectedPoint,
+    core::{ConnectedPoint, upgrade::Version},
     identify,
     identity::Keypair,
     kad,
     multiaddr::Protocol,
+    ping,
     swarm::{
         self, DialError, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
@@ -113,7 +114,9 @@ impl Host {
         let behaviour = Behaviour::new(key, relay, http);
         let settings = swarm::Config::with_tokio_executor()
             .with_idle_connection_timeout(IDLE)
-            .with_max_negotiating_inbound_streams(MAX_NEGOTIATING);
+            .with_max_negotiating_inbound_streams(MAX_NEGOTIATING)
+            // What a stream is for, and the request, leave together: one round trip to a home far away, not two.
+            .with_substream_upgrade_protocol_override(Version::V1Lazy);
         let id = key.public().to_peer_id();
         let mut book = AddressBook::default();
         book.restore(known.unwrap_or_default());
@@ -409,6 +412,15 @@ impl Host {
                 self.on_identified(peer_id, info);
             }
             BehaviourEvent::Kademlia(event) => self.on_kademlia(event),
+            // A cable was pulled, or the peer lost power: nothing else tells that a connection is dead.
+            BehaviourEvent::Ping(ping::Event {
+                peer,
+                connection,
+                result: Err(ping::Failure::Timeout),
+            }) => {
+                tracing::debug!(%peer, "a connection is dead");
+                self.swarm.close_connection(connection);
+            }
             BehaviourEvent::HolePunching(event) => {
                 tracing::debug!(peer = %event.remote_peer_id, is_direct = event.result.is_ok(), "hole punching");
             }
