@@ -152,8 +152,8 @@ impl Sources<'_> {
             }
             let place = (partition.clone(), cid.clone());
             let unnamed = self.unnamed.as_ref();
-            if let Some(number) = unnamed.and_then(|all| all.get(&place).copied())
-                && let Some(block) = upkeep.unnamed_block(partition, cid, number).await?
+            if let Some(file) = unnamed.and_then(|all| all.get(&place).copied())
+                && let Some(block) = upkeep.unnamed_block(file, cid).await?
             {
                 return Ok(Some(block));
             }

@@ -37,7 +37,8 @@ pub use meta::{
 };
 pub use postgres::{PostgresOptions, PostgresStore};
 pub use upkeep::{
-    Copy, MAX_QUARANTINE_PAGE, MAX_UNNAMED, Orphans, Quarantine, Quarantined, Unnamed, Upkeep,
+    Copy, MAX_QUARANTINE_PAGE, MAX_UNNAMED, Orphans, Quarantine, Quarantined, Unnamed, UnnamedFile,
+    Upkeep,
 };
 
 use std::{sync::Arc, time::SystemTime};

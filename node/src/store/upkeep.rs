@@ -17,8 +17,15 @@ pub const MAX_QUARANTINE_PAGE: usize = 1_000;
 /// Most entries of [`Upkeep::unnamed`].
 pub const MAX_UNNAMED: usize = 1_000_000;
 
-/// Files that no row names: the number of one of each block.
-pub type Unnamed = HashMap<(Partition, Cid), u64>;
+/// Files that no row names: one of each block.
+pub type Unnamed = HashMap<(Partition, Cid), UnnamedFile>;
+
+/// Where the store finds such a file again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnnamedFile {
+    pub(super) partition: u32,
+    pub(super) sequence: u64,
+}
 
 /// The stored copy of a block, judged without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,9 +125,8 @@ pub trait Upkeep: Send + Sync {
     /// Failures of the disk.
     async fn unnamed_block(
         &self,
-        partition: &Partition,
+        file: UnnamedFile,
         cid: &Cid,
-        number: u64,
     ) -> Result<Option<Block>, StoreError>;
 
     /// Counts the blocks of a partition and, if asked to, corrects what the store believes; returns what it

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::store::{
     BlockCounts, Copy, MAX_QUARANTINE_PAGE, MAX_UNNAMED, Orphans, Partition, Quarantine,
-    Quarantined, StoreError, Unnamed, Upkeep,
+    Quarantined, StoreError, Unnamed, UnnamedFile, Upkeep,
 };
 
 #[async_trait::async_trait]
@@ -176,7 +176,11 @@ impl Upkeep for DiskStore {
                         continue;
                     };
                     if unnamed.len() < MAX_UNNAMED {
-                        unnamed.insert((partition.clone(), file.cid), file.sequence);
+                        let place = UnnamedFile {
+                            partition: file.partition.0,
+                            sequence: file.sequence,
+                        };
+                        unnamed.insert((partition.clone(), file.cid), place);
                     }
                 }
             }
@@ -187,21 +191,16 @@ impl Upkeep for DiskStore {
 
     async fn unnamed_block(
         &self,
-        partition: &Partition,
+        file: UnnamedFile,
         cid: &Cid,
-        number: u64,
     ) -> Result<Option<Block>, StoreError> {
-        let (engine, partition, cid) = (self.engine.clone(), partition.clone(), cid.clone());
+        let engine = self.engine.clone();
+        let file = BlockFile {
+            cid: cid.clone(),
+            partition: PartitionNumber(file.partition),
+            sequence: file.sequence,
+        };
         blocking(move || {
-            let names = engine.read(partition_names)?;
-            let Some((partition, _)) = names.iter().find(|(_, name)| **name == partition) else {
-                return Ok(None);
-            };
-            let file = BlockFile {
-                cid,
-                partition: *partition,
-                sequence: number,
-            };
             let bytes = engine.files.read(&file)?;
             Ok(bytes.and_then(|bytes| Block::verified(file.cid, bytes).ok()))
         })
