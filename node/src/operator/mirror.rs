@@ -7,7 +7,7 @@ use pki::username::Username;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Failed, FailedKind, Operation, Report,
+    Failed, FailedKind, Operation, Report, peer_id,
     quota::set as set_quota,
     removal::{RemoveUser, UserRemoved},
     users::{claimed, known_name},
@@ -83,8 +83,7 @@ impl Operation for AddMirror {
     async fn run(self, node: &Node, _: &Report) -> Result<MirrorShown, Failed> {
         let state = node.state();
         let user = foreign(state, &self.user).await?;
-        let from = self.from.as_deref().map(str::parse::<PeerId>).transpose();
-        let from = from.map_err(|_| Failed::new(FailedKind::NotAllowed, "not a node id"))?;
+        let from = self.from.as_deref().map(peer_id).transpose()?;
         let token = self.token.as_deref().map(read_token).transpose()?;
         if stored_quota(state, &user.name).await?.is_none() || self.quota_bytes.is_some() {
             let quota = default_quota(state, self.quota_bytes).await?;
@@ -305,9 +304,7 @@ impl Operation for MirrorNode {
         let row = match self.from {
             None => None,
             Some(from) => {
-                let peer: PeerId = from
-                    .parse()
-                    .map_err(|_| Failed::new(FailedKind::NotAllowed, "not a node id"))?;
+                let peer = peer_id(&from)?;
                 Bat::parse(self.token.trim())
                     .map_err(|_| Failed::new(FailedKind::NotAllowed, "not an instance token"))?;
                 Some(NodeRow {

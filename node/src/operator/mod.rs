@@ -31,7 +31,7 @@ use std::future::Future;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{error::Refusal, node::Node, store::StoreError};
+use crate::{error::Refusal, node::Node, p2p::PeerId, store::StoreError};
 
 pub use report::{Event, Line, Progress, Report, Unit, follow};
 
@@ -130,6 +130,12 @@ impl Failed {
         Self::new(FailedKind::NotFound, format!("there is no user {name}"))
             .help("`kastro users list` shows who there is")
     }
+}
+
+/// Reads the id of another node.
+fn peer_id(text: &str) -> Result<PeerId, Failed> {
+    text.parse()
+        .map_err(|_| Failed::new(FailedKind::NotAllowed, "not a node id"))
 }
 
 impl From<StoreError> for Failed {

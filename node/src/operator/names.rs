@@ -6,7 +6,7 @@ use pki::keys::SecretSigningKey;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Failed, FailedKind, Operation, Report};
+use super::{Failed, FailedKind, Operation, Report, peer_id};
 use crate::{
     error::chain,
     identity::{is_exposed, write_durably},
@@ -105,8 +105,7 @@ impl Operation for FollowNames {
                     .help("a node joins a network when it is first started: `name_authority`"),
             );
         }
-        let peer = self.node.as_deref().map(str::parse::<PeerId>).transpose();
-        let peer = peer.map_err(|_| Failed::new(FailedKind::NotAllowed, "not a node id"))?;
+        let peer = self.node.as_deref().map(peer_id).transpose()?;
         names::set_source(state, peer.as_ref()).await?;
         ShowNames::default().run(node, report).await
     }

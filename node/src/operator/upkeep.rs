@@ -6,7 +6,7 @@ use pki::username::Username;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::{Failed, FailedKind, Operation, Report, Unit};
+use super::{Failed, FailedKind, Operation, Report, Unit, peer_id};
 use crate::{
     backup::{self, BackupBlocks, BackupError, BackupOptions, BackupOutcome, BackupProgress},
     check::{
@@ -15,7 +15,6 @@ use crate::{
     },
     mirror::PeerBlocks,
     node::Node,
-    p2p::PeerId,
     state::State,
     store::{Batch, Store, StoreError, tables},
 };
@@ -189,13 +188,7 @@ impl Operation for Repair {
         let found = check::check(&*state.store, &options, &mut told).await?;
         let found = found.unwrap_or_default();
         report.progress("repairing", 0, Some(found.total()), Unit::Items);
-        let mirror = match &self.from_mirror {
-            None => None,
-            Some(node) => Some(
-                node.parse::<PeerId>()
-                    .map_err(|_| Failed::new(FailedKind::NotAllowed, "not a node id"))?,
-            ),
-        };
+        let mirror = self.from_mirror.as_deref().map(peer_id).transpose()?;
         let peers = (self.from_home || mirror.is_some()).then(|| PeerBlocks::new(state, mirror));
         let supply: Option<&dyn BlockSupply> = match (&supply, &peers) {
             (Some(backup), _) => Some(backup),
