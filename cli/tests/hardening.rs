@@ -8,7 +8,7 @@ use std::{
         process::CommandExt as _,
     },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -54,17 +54,19 @@ fn owner_in_proc(process: u32) -> Option<u32> {
     status.ok().map(|status| status.uid())
 }
 
+/// Starts an upload to `/alice/f`, which waits for its standard input, so that the process can be looked at.
+fn waiting_upload(person: &Kastro) -> Child {
+    let mut command = person.command(&["put", "-", "/alice/f"]);
+    command.stdin(Stdio::piped()).spawn().unwrap()
+}
+
 /// A node and a client that waits in the middle of an upload.
 #[test]
 fn sc_5_processes_that_hold_keys_leave_no_core_and_are_not_debugged() {
     let world = World::new();
     let person = world.person("alice", "laptop");
     person.ok(&["signup", "--no-session"]);
-    let mut upload = person
-        .command(&["put", "-", "/alice/f"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut upload = waiting_upload(&person);
     let node = world.node.as_ref().unwrap().id();
     for process in [upload.id(), node] {
         wait_for("no core dump", || {
@@ -134,12 +136,7 @@ fn sc_6_a_password_in_the_environment_is_taken_out_of_it() {
         .person("alice", "laptop")
         .with("KASTRO_PASSWORD", CANARY);
     person.ok(&["signup", "--no-session"]);
-    // The upload waits for its standard input, so it can be looked at.
-    let mut upload = person
-        .command(&["put", "-", "/alice/f"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut upload = waiting_upload(&person);
     let process = upload.id();
     wait_for(
         "the process shows its environment without the secret, if at all",
