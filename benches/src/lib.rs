@@ -9,6 +9,7 @@
 
 pub mod baseline;
 pub mod file_server;
+pub mod line;
 pub mod load;
 pub mod program;
 pub mod record;

@@ -11,6 +11,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use benches::{
+    line,
     load::{self, Load},
     program::{self, done, fill},
     record::Recorder,
@@ -25,6 +26,8 @@ const LARGE_BYTES: u64 = 256 << 20;
 const QUICK_BYTES: u64 = 26 << 20;
 /// Time of each load.
 const LOAD_TIME: Duration = Duration::from_secs(5);
+/// How long what is sent to a home far away is under way.
+const DELAY: Duration = Duration::from_millis(25);
 const PASSWORD: &str = "benchmark password";
 
 fn main() -> anyhow::Result<()> {
@@ -39,18 +42,7 @@ fn main() -> anyhow::Result<()> {
         .peers()
         .first()
         .context("the node listens for others")?;
-    let friend = NodeProcess::start(
-        &kastro,
-        &folder.path().join("friend"),
-        &[
-            "--log",
-            "warn",
-            "--set",
-            &format!("name_authority={network}"),
-            "--set",
-            &format!("p2p.peers={address}"),
-        ],
-    );
+    let friend = guest(&kastro, &folder.path().join("friend"), &network, address);
     table.row(
         "nodes: resident at rest",
         format!(
@@ -110,19 +102,8 @@ fn main() -> anyhow::Result<()> {
     }
     let targets = targets(&home)?;
     for connections in [1, 16] {
-        let measure = |node: &NodeProcess| -> anyhow::Result<Load> {
-            let prepared: Vec<_> = targets
-                .iter()
-                .map(|target| load::request(node.authority(), target))
-                .collect();
-            let address = node.authority().parse()?;
-            let measured = load::run(address, &Arc::new(prepared), connections, LOAD_TIME)?;
-            if measured.refused > 0 {
-                bail!("{} requests were refused", measured.refused);
-            }
-            Ok(measured)
-        };
-        let (direct, through) = (measure(&home)?, measure(&friend)?);
+        let direct = get_pointers(&home, &targets, connections)?;
+        let through = get_pointers(&friend, &targets, connections)?;
         table.row(
             format!("pointer get, {connections} connection(s)"),
             format!(
@@ -133,8 +114,60 @@ fn main() -> anyhow::Result<()> {
             "-",
         );
     }
+    let far = far_away(&kastro, &folder.path().join("far"), &network, address)?;
+    let measured = get_pointers(&far, &targets, 1)?;
+    let round_trip = 2.0 * DELAY.as_secs_f64();
+    table.row(
+        format!("pointer get, the home {} ms away", (2 * DELAY).as_millis()),
+        format!(
+            "{}; {:.1} round trips",
+            shown(&measured),
+            measured.percentile(50).as_secs_f64() / round_trip
+        ),
+        "1 round trip",
+    );
+    let took = done(at(&far).run(&["ls", "/alice"]))?.took;
+    table.row(
+        "login and a folder from there, whole command",
+        format!("{:.2} s", took.as_secs_f64()),
+        "-",
+    );
+    let took = done(at(&far).run(&["put", "large", "/alice/large-far"]))?.took;
+    table.row(
+        format!("{} MiB up from there, whole command", bytes >> 20),
+        format!("{:.0} MB/s", mb_per_second(bytes, took)),
+        "-",
+    );
     table.print();
     Ok(())
+}
+
+/// Starts a node that knows only where the home is.
+fn guest(kastro: &Path, data: &Path, network: &str, home: &str) -> NodeProcess {
+    let settings = [
+        format!("name_authority={network}"),
+        format!("p2p.peers={home}"),
+        // The line there is of TCP only.
+        "p2p.listen=/ip4/127.0.0.1/tcp/0".to_owned(),
+    ];
+    let options: Vec<&str> = ["--log", "warn"]
+        .into_iter()
+        .chain(settings.iter().flat_map(|setting| ["--set", setting]))
+        .collect();
+    NodeProcess::start(kastro, data, &options)
+}
+
+/// Starts a node from which the way home, at this address, is long.
+fn far_away(kastro: &Path, data: &Path, network: &str, home: &str) -> anyhow::Result<NodeProcess> {
+    let parts: Vec<&str> = home.split('/').collect();
+    let ["", "ip4", host, "tcp", port, "p2p", id] = parts[..] else {
+        bail!("{home} is no address of TCP");
+    };
+    let near = line::start(format!("{host}:{port}").parse()?, DELAY)?;
+    let address = format!("/ip4/{}/tcp/{}/p2p/{id}", near.ip(), near.port());
+    let node = guest(kastro, data, network, &address);
+    operate(kastro, &node, &["names", "status", "--sync"])?;
+    Ok(node)
 }
 
 /// Asks a node which network its names are of.
@@ -163,6 +196,24 @@ fn targets(node: &NodeProcess) -> anyhow::Result<Vec<String>> {
         anyhow::Ok(())
     })?;
     Ok(recorder.targets("peergos/v0/mutable/getPointer"))
+}
+
+/// Asks a node for them for a while.
+fn get_pointers(
+    node: &NodeProcess,
+    targets: &[String],
+    connections: usize,
+) -> anyhow::Result<Load> {
+    let prepared: Vec<_> = targets
+        .iter()
+        .map(|target| load::request(node.authority(), target))
+        .collect();
+    let address = node.authority().parse()?;
+    let measured = load::run(address, &Arc::new(prepared), connections, LOAD_TIME)?;
+    if measured.refused > 0 {
+        bail!("{} requests were refused", measured.refused);
+    }
+    Ok(measured)
 }
 
 fn shown(measured: &Load) -> String {
