@@ -8,8 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use champ::{Cid, Codec, Multihash};
-use pki::keys::{PublicSigningKey, SecretSigningKey};
+use champ::Cid;
+use pki::{
+    keys::{PublicSigningKey, SecretSigningKey},
+    node_identity::id_of_key,
+};
 use zeroize::Zeroizing;
 
 use crate::random::random;
@@ -69,7 +72,7 @@ impl NodeIdentity {
 
     /// Uses the id of one key.
     pub fn of_key(key: &PublicSigningKey) -> Self {
-        let current = peer_id(key);
+        let current = id_of_key(key);
         Self {
             ids: vec![current.clone()],
             current,
@@ -90,15 +93,6 @@ impl NodeIdentity {
     pub fn is_own(&self, id: &Cid) -> bool {
         self.ids.iter().any(|own| own.hash() == id.hash())
     }
-}
-
-/// Returns the libp2p peer id of an Ed25519 key: the identity multihash of its protobuf form.
-pub fn peer_id(key: &PublicSigningKey) -> Cid {
-    let mut protobuf = vec![0x08, 0x01, 0x12, 0x20];
-    protobuf.extend_from_slice(key.as_bytes());
-    // 36 bytes are exactly the identity limit, so the other branch is never taken.
-    let hash = Multihash::identity(&protobuf).unwrap_or_else(|_| Multihash::sha2_256(&protobuf));
-    Cid::v1(Codec::Libp2pKey, hash)
 }
 
 /// Reads a signing key from `folder`, or makes it there.
@@ -205,7 +199,7 @@ mod tests {
     #[test]
     fn peer_ids_have_the_usual_text_form() {
         let key = SecretSigningKey::from_seed(&[7; 32]).public();
-        let id = peer_id(&key);
+        let id = id_of_key(&key);
         assert!(id.bare_multihash_text().starts_with("12D3KooW"));
         assert_eq!(Cid::parse_peer_id(&id.bare_multihash_text()).unwrap(), id);
     }

@@ -7,12 +7,15 @@
 
 use std::path::Path;
 
-use pki::keys::{PublicSigningKey, SecretSigningKey};
+use pki::{
+    keys::{PublicSigningKey, SecretSigningKey},
+    node_identity::id_of_key,
+};
 
 use crate::{
     config::Config,
     error::Refusal,
-    identity::{KeyFileError, NodeIdentity, load_or_create_key, peer_id, write_durably},
+    identity::{KeyFileError, NodeIdentity, load_or_create_key, write_durably},
     names::{self, NameAuthority, Role},
     node::OpenError,
     random::OsRandom,
@@ -77,8 +80,8 @@ impl NodeKeys {
                 let (key, before) =
                     key(folder, NODE_KEY, store, config.allows_new_identity).await?;
                 keys_before = rotation::keys_before(folder, &before)?;
-                let current = peer_id(&key.public());
-                let ids = before.iter().map(peer_id).chain([current]).collect();
+                let current = id_of_key(&key.public());
+                let ids = before.iter().map(id_of_key).chain([current]).collect();
                 // There is at least the current one.
                 let identity = NodeIdentity::from_ids(ids)
                     .unwrap_or_else(|| NodeIdentity::of_key(&key.public()));

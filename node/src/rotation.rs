@@ -9,11 +9,14 @@
 use std::{fs, io, path::Path};
 
 use libp2p::identity::Keypair;
-use pki::keys::{PublicSigningKey, SecretSigningKey};
+use pki::{
+    keys::{PublicSigningKey, SecretSigningKey},
+    node_identity::id_of_key,
+};
 
 use crate::{
     error::Refusal,
-    identity::{KeyFileError, load_or_create_key, peer_id, write_durably},
+    identity::{KeyFileError, load_or_create_key, write_durably},
     node::OpenError,
     node_keys::{NODE_KEY, public_row, remembered},
     p2p::{self, PeerId},
@@ -37,7 +40,7 @@ pub(crate) async fn rotate(
 ) -> Result<PeerId, OpenError> {
     let next = load_or_create_key(folder, NEXT_KEY)?;
     finish(folder, store, now_seconds).await?;
-    PeerId::from_cid(&peer_id(&next.public())).map_err(|error| Refusal::internal(error).into())
+    PeerId::from_cid(&id_of_key(&next.public())).map_err(|error| Refusal::internal(error).into())
 }
 
 /// Finishes a change of identity that was begun; nothing to do when none was.
@@ -72,7 +75,7 @@ pub(crate) async fn finish(
     fs::rename(&from, &to)
         .and_then(|()| fs::File::open(folder)?.sync_all())
         .map_err(|source| KeyFileError::Io { path: from, source })?;
-    tracing::info!(id = %peer_id(&next.public()), "this node has a new identity");
+    tracing::info!(id = %id_of_key(&next.public()), "this node has a new identity");
     Ok(())
 }
 
@@ -143,7 +146,7 @@ pub(crate) fn keys_before(
 
 /// Returns the name of the file that keeps a key when another one has taken its place.
 fn file_of(key: &PublicSigningKey) -> String {
-    format!("node-{}.key", peer_id(key).bare_multihash_text())
+    format!("node-{}.key", id_of_key(key).bare_multihash_text())
 }
 
 /// Returns a key as the network uses it.
@@ -223,7 +226,7 @@ mod tests {
             let state = self.0.state();
             let record = p2p::stored_record(state, &old).await.unwrap().unwrap();
             assert!(record.resolution.is_rotated);
-            assert_eq!(record.resolution.next, Some(new));
+            assert_eq!(record.next(), Some(new));
             let record = p2p::stored_record(state, &new).await.unwrap().unwrap();
             assert!(!record.resolution.is_rotated);
             assert_eq!(
@@ -231,11 +234,11 @@ mod tests {
                 (None, 1)
             );
             let proven = state.node_key.as_ref().unwrap().public();
-            assert_eq!(PeerId::from_cid(&peer_id(&proven)), Ok(new));
+            assert_eq!(PeerId::from_cid(&id_of_key(&proven)), Ok(new));
             let before: Vec<_> = state.keys_before.iter().map(|key| key.public()).collect();
             let before: Vec<_> = before
                 .iter()
-                .map(peer_id)
+                .map(id_of_key)
                 .map(|id| id.to_string())
                 .collect();
             assert_eq!(before, [old.to_cid().to_string()]);
@@ -256,8 +259,7 @@ mod tests {
         assert_eq!(started.ids(), [old, new, newest]);
         for (from, to) in [(old, new), (new, newest)] {
             let record = p2p::stored_record(started.0.state(), &from).await;
-            let resolution = record.unwrap().unwrap().resolution;
-            assert_eq!((resolution.next, resolution.is_rotated), (Some(to), true));
+            assert_eq!(record.unwrap().unwrap().moved_to(), Some(to));
         }
         assert_eq!(started.0.state().keys_before.len(), 2);
     }
@@ -275,7 +277,7 @@ mod tests {
                 continue;
             }
             let next = load_or_create_key(folder, NEXT_KEY).unwrap();
-            let new = PeerId::from_cid(&peer_id(&next.public())).unwrap();
+            let new = PeerId::from_cid(&id_of_key(&next.public())).unwrap();
             let present = place.key(NODE_KEY);
             if step >= 2 {
                 keep(folder, &present).unwrap();

@@ -26,7 +26,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Spec: 02, 04, 06 §6, 07, 10.
+//! Spec: 02, 04, 06 §6, 07, 10, 11 §2.
 
 pub mod algorithm;
 pub mod block_access;
@@ -36,6 +36,7 @@ pub mod chain;
 pub mod claim;
 pub mod keys;
 mod list;
+pub mod node_identity;
 pub mod owned;
 pub mod pointer;
 pub mod proof_of_work;

@@ -18,6 +18,7 @@ mod error_texts;
 mod key_vectors;
 mod name_error_texts;
 mod name_vectors;
+mod node_identity_vectors;
 mod ownership;
 mod pointer_vectors;
 mod proof_of_work_vectors;

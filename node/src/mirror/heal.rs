@@ -175,7 +175,7 @@ mod tests {
         let name: Username = "alice".parse().unwrap();
         let peer = |seed: u8| {
             let key = pki::keys::SecretSigningKey::from_seed(&[seed; 32]).public();
-            PeerId::from_cid(&crate::identity::peer_id(&key)).unwrap()
+            PeerId::from_cid(&pki::node_identity::id_of_key(&key)).unwrap()
         };
         assert!(holders.known(&name).is_empty());
         for seed in 0..20 {

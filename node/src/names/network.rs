@@ -47,14 +47,14 @@ mod tests {
     use pki::keys::SecretSigningKey;
 
     use super::*;
-    use crate::identity::peer_id;
+    use pki::node_identity::id_of_key;
 
     #[test]
     fn the_text_leads_back_and_nothing_else_is_read() {
         let key = SecretSigningKey::from_seed(&[1; 32]).public();
         let authority = NameAuthority {
             owner: PublicKeyHash::of(&key),
-            node: PeerId::from_cid(&peer_id(&key)).unwrap(),
+            node: PeerId::from_cid(&id_of_key(&key)).unwrap(),
         };
         let text = authority.to_string();
         assert_eq!(text.parse(), Ok(authority.clone()));

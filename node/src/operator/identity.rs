@@ -54,9 +54,7 @@ impl Operation for ShowIdentity {
                 Ok(peer) => p2p::stored_record(state, &peer).await?,
                 Err(_) => None,
             };
-            let record = record.map(|record| record.resolution);
-            let record = record.filter(|resolution| resolution.is_rotated);
-            let next = record.and_then(|resolution| resolution.next);
+            let next = record.and_then(|record| record.moved_to());
             before.push(IdentityBefore {
                 id: id.bare_multihash_text(),
                 next: next.map(|next| next.to_string()),

@@ -12,6 +12,7 @@ use libp2p::{
     ping, relay,
     swarm::NetworkBehaviour,
 };
+use pki::node_identity::MAX_RECORD_BYTES;
 
 use super::{doorman::Doorman, streams::Streams};
 
@@ -21,8 +22,6 @@ pub(super) const KADEMLIA: StreamProtocol = StreamProtocol::new("/ipfs/kad/1.0.0
 const IDENTIFY: &str = "ipfs/0.1.0";
 /// Longest message of the routing table.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
-/// Longest record that is kept.
-pub(super) const MAX_RECORD_BYTES: usize = 10 << 10;
 /// Most records kept for others.
 const MAX_RECORDS: usize = 1024;
 /// Nodes asked at a time.

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use libp2p::{Multiaddr, Stream, identity::Keypair};
 use parking_lot::Mutex;
+use pki::node_identity::Resolution;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     time::{Instant, timeout_at},
@@ -220,8 +221,8 @@ async fn own_record(state: &State, id: PeerId, key: &Keypair) -> Result<Bytes, W
         return Ok(stored.clone());
     }
     let resolution = match before {
-        Some(before) => before.renewed(),
-        None => records::first(),
+        Some(before) => before.resolution.renewed(),
+        None => Resolution::first(),
     };
     let record =
         records::sign(key, &resolution, now).ok_or("the identity record was not signed")?;

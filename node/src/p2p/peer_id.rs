@@ -38,15 +38,24 @@ impl PeerId {
         self.0.to_bytes()
     }
 
-    /// Returns the id as a CID of version 1.
-    pub fn to_cid(&self) -> Cid {
+    /// Returns the bare id that a hash is; none for hashes that no key has.
+    pub(crate) fn of_hash(hash: &Multihash) -> Option<Self> {
+        Self::from_bytes(&hash.to_bytes()).ok()
+    }
+
+    /// Returns the hash.
+    pub(crate) fn to_hash(&self) -> Multihash {
         let bytes = self.0.to_bytes();
-        let hash = Multihash::read(&bytes).map_or_else(
+        Multihash::read(&bytes).map_or_else(
             // Not reached: both sides know the same two hash functions.
             |_| Multihash::sha2_256(&bytes),
             |(hash, _)| hash,
-        );
-        Cid::v1(Codec::Libp2pKey, hash)
+        )
+    }
+
+    /// Returns the id as a CID of version 1.
+    pub fn to_cid(&self) -> Cid {
+        Cid::v1(Codec::Libp2pKey, self.to_hash())
     }
 
     /// Returns true when a host name is this id, in base58 or as CID text with or without its first letter.

@@ -115,5 +115,5 @@ impl Peers for Line {
 /// The id that a key of these bytes has.
 pub(crate) fn peer(seed: u8) -> PeerId {
     let key = pki::keys::SecretSigningKey::from_seed(&[seed; 32]).public();
-    PeerId::from_cid(&node::identity::peer_id(&key)).unwrap()
+    PeerId::from_cid(&pki::node_identity::id_of_key(&key)).unwrap()
 }

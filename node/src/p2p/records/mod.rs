@@ -8,19 +8,20 @@ mod expiry;
 mod fields;
 
 use bytes::Bytes;
-use champ::cbor::{Fields, Map, Record, RecordError, Value, decode};
+use champ::cbor::Record as _;
 use libp2p::identity::{Keypair, PublicKey};
+use pki::node_identity::{
+    Announcement, MAX_RECORD_BYTES, NotFollowed, Resolution, Trail, signed_bytes,
+};
 
 use self::{
     expiry::{read_time, write_time},
     fields::{read_fields, write_bytes, write_number},
 };
-use super::{PeerId, Peers, behaviour::MAX_RECORD_BYTES};
+use super::{PeerId, Peers};
 
 /// Begins the key of every record.
 const KEY_PREFIX: &[u8] = b"/ipns/";
-/// Precedes what is signed.
-const SIGNED_PREFIX: &[u8] = b"ipns-signature:";
 /// What the records point to, in the sense of IPNS: an empty folder.
 const VALUE: &[u8] = b"/ipfs/bafkqaaa";
 /// One year, in the unit of the field.
@@ -29,56 +30,6 @@ const TTL_NANOS: i64 = 31_536_000_000_000_000;
 const VALIDITY_SECONDS: i64 = 31_536_000;
 /// When less than this is left, a new one is signed.
 const RENEWAL_SECONDS: i64 = VALIDITY_SECONDS / 2;
-/// Most successors that are followed.
-const MAX_CHAIN: usize = 8;
-
-/// Whether an id is in use, and what follows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Resolution {
-    /// The next identity, if one was chosen.
-    pub(crate) next: Option<PeerId>,
-    /// True when the node has moved on to it.
-    pub(crate) is_rotated: bool,
-    /// Kept, not used.
-    pointer: Option<Bytes>,
-    /// Grows with each record.
-    pub(crate) sequence: i64,
-}
-
-impl Resolution {
-    /// Returns true when `update` may take the place of this one (Spec: 11 §2.1).
-    pub(crate) fn allows(&self, update: &Self) -> bool {
-        update.sequence > self.sequence
-            && (update.is_rotated || !self.is_rotated)
-            && (self.next.is_none() || update.next == self.next)
-    }
-}
-
-impl Record for Resolution {
-    fn to_value(&self) -> Value {
-        let mut map = Map::new();
-        map.insert_some("h", self.next.map(|id| Bytes::from(id.to_bytes())));
-        map.insert_some("m", self.is_rotated.then_some(true));
-        map.insert_some("p", self.pointer.clone());
-        map.insert("s", self.sequence);
-        Value::Map(map)
-    }
-
-    fn from_value(value: Value) -> Result<Self, RecordError> {
-        let mut fields = Fields::of(value, "resolution record")?;
-        let bytes = |value: Option<Value>, field| value.map(|v| v.into_bytes(field)).transpose();
-        let next = bytes(fields.optional("h"), "h")?
-            .map(|next| PeerId::from_bytes(&next))
-            .transpose()
-            .map_err(|_| RecordError::OutOfRange { field: "h" })?;
-        Ok(Self {
-            next,
-            is_rotated: fields.flag("m")?,
-            pointer: bytes(fields.optional("p"), "p")?,
-            sequence: fields.required("s")?.into_int("s")?,
-        })
-    }
-}
 
 /// A record that was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,45 +56,6 @@ pub(crate) enum BadRecord {
     Expired,
 }
 
-/// What is signed, taken apart.
-struct Signed {
-    value: Bytes,
-    validity: Bytes,
-    sequence: i64,
-    ttl: i64,
-    resolution: Resolution,
-}
-
-impl Signed {
-    fn read(data: &[u8]) -> Result<Self, BadRecord> {
-        let malformed = |_| BadRecord::Malformed("signed fields");
-        let value = decode(data).map_err(|_| BadRecord::Malformed("signed data"))?;
-        let read = |value: Value| -> Result<Self, RecordError> {
-            let mut fields = Fields::of(value, "identity record")?;
-            let value = fields.required("Value")?.into_bytes("Value")?;
-            let kind = fields.required("ValidityType")?.into_int("ValidityType")?;
-            if kind != 0 {
-                return Err(RecordError::OutOfRange {
-                    field: "ValidityType",
-                });
-            }
-            let resolution = match fields.optional("_peergos_rr") {
-                Some(resolution) => Resolution::from_value(resolution)?,
-                // Older records are the value themselves.
-                None => Resolution::decode(&value)?,
-            };
-            Ok(Self {
-                validity: fields.required("Validity")?.into_bytes("Validity")?,
-                sequence: fields.required("Sequence")?.into_int("Sequence")?,
-                ttl: fields.required("TTL")?.into_int("TTL")?,
-                value,
-                resolution,
-            })
-        };
-        read(value).map_err(malformed)
-    }
-}
-
 impl IdentityRecord {
     /// Reads and checks a record of the network.
     ///
@@ -155,7 +67,8 @@ impl IdentityRecord {
         }
         let outer = read_fields(record).ok_or(BadRecord::Malformed("fields"))?;
         verify(peer, outer.public_key, outer.data, outer.signature)?;
-        let signed = Signed::read(outer.data)?;
+        let signed =
+            Announcement::decode(outer.data).map_err(|_| BadRecord::Malformed("signed data"))?;
         let agrees = signed.value == outer.value
             && signed.validity == outer.validity
             && outer.validity_type == 0
@@ -191,16 +104,19 @@ impl IdentityRecord {
                 && self.expiry_seconds > other.expiry_seconds)
     }
 
-    /// Returns what the next record of the same content says.
-    pub(crate) fn renewed(&self) -> Resolution {
-        let mut resolution = self.resolution.clone();
-        resolution.sequence = resolution.sequence.saturating_add(1);
-        resolution
+    /// Returns the id that follows this one, if one was chosen.
+    pub(crate) fn next(&self) -> Option<PeerId> {
+        self.resolution.next.as_ref().and_then(PeerId::of_hash)
+    }
+
+    /// Returns where the node has moved on to.
+    pub(crate) fn moved_to(&self) -> Option<PeerId> {
+        self.resolution.is_rotated.then(|| self.next()).flatten()
     }
 
     /// Returns true when this record was made for another identity to follow than `next`.
     pub(crate) fn names_another(&self, next: &PeerId) -> bool {
-        self.resolution.next.is_some_and(|named| named != *next)
+        self.next().is_some_and(|named| named != *next)
     }
 
     /// Returns true when this record should be signed anew soon.
@@ -212,15 +128,15 @@ impl IdentityRecord {
 /// Signs a record for the id of `key`; returns it as it goes into the network. `None` when the key cannot sign.
 pub(crate) fn sign(key: &Keypair, resolution: &Resolution, now_seconds: i64) -> Option<Vec<u8>> {
     let validity = write_time(now_seconds + VALIDITY_SECONDS)?;
-    let mut map = Map::new();
-    map.insert("TTL", TTL_NANOS);
-    map.insert("Value", Bytes::from_static(VALUE));
-    map.insert("Sequence", resolution.sequence);
-    map.insert("Validity", Bytes::from(validity.clone().into_bytes()));
-    map.insert("_peergos_rr", resolution.to_value());
-    map.insert("ValidityType", 0_i64);
-    let data = Value::Map(map).encode();
-    let signature = key.sign(&[SIGNED_PREFIX, &data].concat()).ok()?;
+    let announcement = Announcement {
+        value: Bytes::from_static(VALUE),
+        validity: Bytes::from(validity.clone().into_bytes()),
+        sequence: resolution.sequence,
+        ttl: TTL_NANOS,
+        resolution: resolution.clone(),
+    };
+    let data = announcement.encode();
+    let signature = key.sign(&signed_bytes(&data)).ok()?;
     let number = |value: i64| u64::try_from(value).ok();
     let mut record = Vec::new();
     write_bytes(1, VALUE, &mut record);
@@ -233,19 +149,9 @@ pub(crate) fn sign(key: &Keypair, resolution: &Resolution, now_seconds: i64) -> 
     Some(record)
 }
 
-/// A first record: in use, nothing follows.
-pub(crate) const fn first() -> Resolution {
-    Resolution {
-        next: None,
-        is_rotated: false,
-        pointer: None,
-        sequence: 1,
-    }
-}
-
 /// Makes the first record of the id of `key`. `None` when the key cannot sign.
 pub(crate) fn first_record(key: &Keypair, now_seconds: i64) -> Option<Vec<u8>> {
-    sign(key, &first(), now_seconds)
+    sign(key, &Resolution::first(), now_seconds)
 }
 
 /// Makes the record that says that the node has moved on from the id of `key` to `next`, after the one that is there, if
@@ -265,9 +171,9 @@ pub(crate) fn rotated(
         return None;
     }
     let resolution = Resolution {
-        next: Some(next),
+        next: Some(next.to_hash()),
         is_rotated: true,
-        ..before.map_or_else(first, |before| before.renewed())
+        ..before.map_or_else(Resolution::first, |before| before.resolution.renewed())
     };
     sign(key, &resolution, now_seconds)
 }
@@ -326,20 +232,20 @@ pub(crate) async fn successor(
     peer: &PeerId,
     now_seconds: i64,
 ) -> Option<PeerId> {
-    let mut seen = vec![*peer];
-    while seen.len() <= MAX_CHAIN + 1 {
-        let last = *seen.last()?;
+    let mut trail = Trail::from(peer.to_hash());
+    loop {
+        let last = PeerId::of_hash(trail.last())?;
         let copies = peers.identity_record(&last).await;
-        let next = newest(&last, copies, now_seconds)
-            .filter(|record| record.resolution.is_rotated)
-            .and_then(|record| record.resolution.next);
-        match next {
-            Some(next) if seen.contains(&next) => return None,
-            Some(next) => seen.push(next),
-            None => return (seen.len() > 1).then_some(last),
+        let followed = match newest(&last, copies, now_seconds) {
+            Some(record) => trail.follow(&record.resolution),
+            None => Err(NotFollowed::NoRecord),
+        };
+        match followed {
+            Ok(()) => {}
+            Err(NotFollowed::Circle | NotFollowed::TooLong) => return None,
+            Err(_) => return trail.has_moved().then_some(last),
         }
     }
-    None
 }
 
 /// Checks a signature with the key that the id is, or is the hash of.
@@ -357,7 +263,7 @@ fn verify(
         .ok_or(BadRecord::Malformed("no key"))?;
     let key = PublicKey::try_decode_protobuf(encoded).map_err(|_| BadRecord::Malformed("key"))?;
     let is_its_key = PeerId::from(key.to_peer_id()) == *peer;
-    if !is_its_key || !key.verify(&[SIGNED_PREFIX, data].concat(), signature) {
+    if !is_its_key || !key.verify(&signed_bytes(data), signature) {
         return Err(BadRecord::Signature);
     }
     Ok(())
@@ -399,9 +305,9 @@ mod tests {
         let id = |at: usize| PeerId::from(keys[at].public().to_peer_id());
         let moved = |from: usize, to: usize, is_rotated: bool| {
             let resolution = Resolution {
-                next: Some(id(to)),
+                next: Some(id(to).to_hash()),
                 is_rotated,
-                ..first()
+                ..Resolution::first()
             };
             let record = sign(&keys[from], &resolution, NOW).unwrap();
             (id(from), Bytes::from(record))
@@ -424,7 +330,7 @@ mod tests {
 
     fn cases(kind: &str) -> Vec<Json> {
         let json: Json =
-            serde_json::from_str(include_str!("../../../tests/vectors/ipns.json")).unwrap();
+            serde_json::from_str(include_str!("../../../../pki/tests/vectors/ipns.json")).unwrap();
         let cases = json["cases"].as_array().unwrap();
         assert_eq!(cases.len(), 21);
         let of_kind = cases.iter().filter(|case| case["kind"] == kind);
@@ -455,7 +361,8 @@ mod tests {
             let resolution = Resolution::decode(&hex(&case, "resolution_record_cbor")).unwrap();
             assert_eq!(resolution.encode(), hex(&case, "resolution_record_cbor"));
             if case.get("host").is_some() {
-                let next = resolution.next.map(|next| next.to_string());
+                let next = resolution.next.as_ref().and_then(PeerId::of_hash);
+                let next = next.map(|next| next.to_string());
                 assert_eq!(next.as_deref(), case["host"].as_str(), "{note}");
                 assert_eq!(resolution.is_rotated, case["moved"] == true);
             }
@@ -525,7 +432,7 @@ mod tests {
         let at = |sequence, days: i64| {
             let resolution = Resolution {
                 sequence,
-                ..first()
+                ..Resolution::first()
             };
             sign(&key, &resolution, NOW + days * 86_400).unwrap()
         };
