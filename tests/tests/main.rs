@@ -8,6 +8,7 @@
 
 mod hostile_node;
 mod lost_replies;
+mod new_identity;
 mod repository;
 mod tamper;
 

@@ -2,7 +2,7 @@
 
 use cryptree::{
     ClientError, Environment,
-    client::{BoxingUpgrade, Session},
+    client::{BoxingUpgrade, HomeIdentity, Session, Upkeep},
 };
 use rand_core::Rng;
 use zeroize::Zeroizing;
@@ -12,6 +12,7 @@ use crate::{
     connect::{Missing, PASSWORD, Reached, default_place, named_place, sign_in},
     environment::TokioEnvironment,
     exit::{Class, Failure},
+    human::printable,
     output::Output,
     password,
     session::{Kept, KeptKey, Place, SessionFiles},
@@ -55,20 +56,41 @@ async fn log_in(
     Ok(())
 }
 
-/// Renews the claim to the name before it expires, and makes what the account lacks.
+/// Renews the claim to the name before it expires or when the node has a new identity, and makes what the account lacks.
 async fn look_after(session: &Session, output: Output) -> Result<(), Failure> {
     match session.upkeep().await {
-        Ok(done) if done.renewed_claim => {
-            output.hint("The claim to your user name was renewed for two months.");
-        }
-        Ok(_) => {}
+        Ok(done) => tell(done, output),
         Err(error @ (ClientError::KeyChanged { .. } | ClientError::Misbehavior(_))) => {
             return Err(error.into());
         }
-        // The next login tries again; there is a month left.
-        Err(error) => output.hint(&format!("The account was not looked after: {error}.")),
+        // A claim is renewed a month before it expires, and an id of before leads to the present one.
+        Err(error) => {
+            let reason = match &error {
+                ClientError::Refused { message, .. } if !message.is_empty() => printable(message),
+                other => other.to_string(),
+            };
+            output.hint(&format!(
+                "The claim to your user name was not looked after: {reason}. Nothing is lost; the next login tries again."
+            ));
+        }
     }
     Ok(())
+}
+
+fn tell(done: Upkeep, output: Output) {
+    if done.renewed_claim {
+        output.hint("The claim to your user name was renewed for two months.");
+    }
+    match done.home {
+        HomeIdentity::Renewed => {
+            output.hint("Your node has a new identity; the claim to your user name names it now.");
+        }
+        HomeIdentity::Unproven(reason) => output.hint(&format!(
+            "Your node says that it has a new identity, and does not prove it: {reason}. The claim to your user name \
+             stays as it is; tell the operator of the node."
+        )),
+        _ => {}
+    }
 }
 
 /// Gives an account of earlier years the boxing key that new ones have, and returns the session to go on with.

@@ -1,6 +1,6 @@
 //! A node with a new identity: people's claims, settings and copies name the one before, and go on.
 
-use tests::write;
+use tests::{Kastro, write};
 
 use super::{Net, until};
 
@@ -49,6 +49,18 @@ fn p2p_8_a_node_with_a_new_identity_is_found_by_the_old_one() {
     away.ok(&["put", "answer", "/alice/"]);
     let alice = net.person("alice", &home);
     assert_eq!(alice.ok(&["cat", "/alice/answer"]), "written after");
+    // Logging in at a node that is not the home changes nothing about the claim; logging in at the home renews it, once.
+    let told = "Your node has a new identity";
+    let log_in = |person: &Kastro| {
+        let done = person.run(&["login"]);
+        assert_eq!(done.code, Some(0), "{}", done.stderr);
+        done.stderr.contains(told)
+    };
+    assert!(!log_in(&net.person("alice", &friend)));
+    assert!(log_in(&alice));
+    assert!(!log_in(&alice));
+    friend.sync();
+    assert!(!log_in(&net.person("alice", &friend)));
     // So does the copy.
     let run = friend.json(&["mirror", "run"]);
     assert_eq!((&run["in_step"], &run["failed"]), (&1.into(), &0.into()));

@@ -1,11 +1,13 @@
-//! Where an account lives: permitting copies, moving, taking a copy for the home (Spec: 10 §6, 12 §5 to §7).
+//! Where an account lives: permitting copies, moving, taking a copy for the home (Spec: 10 §6, 12 §5 to §7); and by which
+//! ids that node goes (Spec: 11 §1).
 
-use champ::cbor::Record as _;
+use champ::{Multihash, cbor::Record as _, text::to_base58};
 use data_encoding::HEXLOWER;
 use pki::wire::{
     Body as _,
     login_data::LoginData,
     mirror::{MigrateRequest, MirrorRequest},
+    node_info::{IdentityRecord, NodeIds},
     snapshot::UserSnapshot,
 };
 
@@ -52,5 +54,22 @@ impl Api {
         let request = ApiRequest::new(CALL, UserSnapshot::MAX_BYTES).with_body(request.to_body());
         let body = self.call(request, Repeat::Safe).await?;
         UserSnapshot::decode(&body).map_err(|_| ClientError::malformed(CALL))
+    }
+
+    /// Returns all ids of the node, the present one last.
+    pub async fn ids(&self) -> Result<NodeIds, ClientError> {
+        const CALL: &str = "api/v0/ids";
+        let request = ApiRequest::new(CALL, NodeIds::MAX_BYTES);
+        let body = self.call(request, Repeat::Safe).await?;
+        NodeIds::from_body(&body).map_err(|_| ClientError::malformed(CALL))
+    }
+
+    /// Returns the newest record that is known of the id of a node; nothing in it was checked.
+    pub async fn identity_record(&self, id: &Multihash) -> Result<IdentityRecord, ClientError> {
+        const CALL: &str = "api/v0/ipns/get";
+        let request =
+            ApiRequest::new(CALL, IdentityRecord::MAX_BYTES).with("arg", to_base58(&id.to_bytes()));
+        let body = self.call(request, Repeat::Safe).await?;
+        IdentityRecord::from_body(&body).map_err(|_| ClientError::malformed(CALL))
     }
 }

@@ -1,14 +1,20 @@
-//! What an account needs now and then (Spec: 10 §4, 21 §6 steps 8 to 10): a claim that does not expire, a mirror token,
-//! its own key in its list of keys.
+//! What an account needs now and then (Spec: 10 §4, 11 §2.4, 21 §6 steps 8 to 10): a claim that does not expire and names
+//! the home by its present id, a mirror token, its own key in its list of keys.
 
-use champ::access::{Bat, BatWithId};
+use champ::{
+    Cid,
+    access::{Bat, BatWithId},
+};
 use pki::{
     chain::{ClaimChain, Learned},
     claim::{default_expiry, is_due_for_renewal},
     signed::{SignedRequest, SignedTime},
 };
 
-use super::Session;
+use super::{
+    Session,
+    home_identity::{HomeIdentity, Present},
+};
 use crate::error::{ClientError, Misbehavior};
 
 /// What was done.
@@ -16,6 +22,8 @@ use crate::error::{ClientError, Misbehavior};
 pub struct Upkeep {
     /// The claim to the name would have expired within a month, and runs for two now.
     pub renewed_claim: bool,
+    /// Whether the home in the claim goes by another identity now.
+    pub home: HomeIdentity,
     /// The account had no token for mirrors of its data; sessions that start from now on write with one.
     pub made_mirror_token: bool,
     /// The account's own claim was added to its list of keys, which exists once it has been used.
@@ -46,46 +54,71 @@ impl Session {
             .into());
         }
         let mut done = Upkeep::default();
+        if account.mirror_bats.is_empty() {
+            self.make_mirror_token().await?;
+            done.made_mirror_token = true;
+        }
         let now = account.now().epoch_seconds();
         let last = chain.last().ok_or_else(bad)?;
-        if is_due_for_renewal(last.claim.expiry, now)
-            && let Some(renewed) = self.renewed(&chain, now).await?
+        let home = chain.home().ok_or_else(bad)?.clone();
+        let is_due = is_due_for_renewal(last.claim.expiry, now);
+        let present = self.present_id(&home).await?;
+        if let Present::Unproven(reason) = present {
+            done.home = HomeIdentity::Unproven(reason);
+        }
+        let provider = match present {
+            Present::Now(id) => Some(id),
+            Present::Same | Present::Unproven(_) => None,
+        };
+        if (is_due || provider.is_some())
+            && let Some(renewed) = self.renewed(&chain, provider.as_ref(), now).await?
         {
             chain = renewed;
-            done.renewed_claim = true;
+            done.renewed_claim = is_due;
+            if provider.is_some() {
+                done.home = HomeIdentity::Renewed;
+            }
         }
         // The list is made at its first use, which is another user's key.
         if self.knows_keys().await? {
             done.noted_own_key = self.learn(name, &chain).await? != Learned::Nothing;
         }
-        if account.mirror_bats.is_empty() {
-            self.make_mirror_token().await?;
-            done.made_mirror_token = true;
-        }
         Ok(done)
     }
 
-    /// Claims the name for two more months on the same server; `None` when the registrar wants work for it.
+    /// Claims the name for two more months, on the same server or on `provider`; `None` when the registrar wants work
+    /// for it.
     async fn renewed(
         &self,
         chain: &ClaimChain,
+        provider: Option<&Cid>,
         now: i64,
     ) -> Result<Option<ClaimChain>, ClientError> {
         let account = &self.account;
+        let name = &account.name;
         let failed = |_| ClientError::Internal("the claim could not be signed");
-        let provider = chain.home().ok_or(Misbehavior::BadClaimChain {
-            name: account.name.to_string(),
-        })?;
+        let bad = || Misbehavior::BadClaimChain {
+            name: name.to_string(),
+        };
+        let last = chain.last().ok_or_else(bad)?;
+        let provider = provider.or(chain.home()).ok_or_else(bad)?;
+        // A claim never ends before the one it replaces.
+        let expiry = default_expiry(now).max(last.claim.expiry);
         let renewed = chain
-            .with_last_claim(
-                &account.name,
-                default_expiry(now),
-                provider.clone(),
-                account.identity.secret(),
-            )
+            .with_last_claim(name, expiry, provider.clone(), account.identity.secret())
             .map_err(failed)?;
-        let is_accepted = account.api().update_chain(&account.name, &renewed).await?;
-        Ok(is_accepted.then_some(renewed))
+        match account.api().update_chain(name, &renewed).await {
+            Ok(is_accepted) => Ok(is_accepted.then_some(renewed)),
+            Err(error @ ClientError::Refused { .. }) => {
+                // Another device may have done the same at the same time.
+                let there = account.api().chain(name).await?;
+                let is_done = there != *chain
+                    && there.identity() == Some(account.owner())
+                    && there.home() == Some(provider);
+                is_done.then_some(Some(there)).ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn make_mirror_token(&self) -> Result<(), ClientError> {

@@ -7,6 +7,7 @@ mod changes;
 mod conflicts;
 mod costs;
 mod files;
+mod home_identity;
 mod links;
 mod model;
 mod privacy;

@@ -23,6 +23,7 @@ use pki::{
         champ_lookup::{ChampCaps, ChampLookupReply},
         directory::{NameRequest, PublicKeyReply},
         login_data::OpaqueCipherText,
+        node_info::{IdentityRecord, NodeIds},
         pointer_batch::{PointerBatch, PointerWrite},
         put_reply::PutReply,
         social::{FollowRequest, FollowRequests},
@@ -75,6 +76,10 @@ pub(crate) struct State {
     pub(crate) difficulty: u16,
     pub(crate) quota: Option<usize>,
     pub(crate) calls: Vec<String>,
+    /// Ids of the node, the present one last, when it is to go by others than its first one.
+    pub(crate) ids: Vec<Cid>,
+    /// Records of ids, by the text they are asked for with.
+    pub(crate) records: HashMap<String, IdentityRecord>,
     /// Skips the walk over everything reachable at each commit.
     pub(crate) unchecked: bool,
 }
@@ -164,6 +169,16 @@ impl FakeNode {
         let query = Query(request);
         match path {
             "api/v0/id" => Ok(format!("{{\"ID\":\"{}\"}}", self.id).into()),
+            "api/v0/ids" => {
+                let ids = self.state.lock().unwrap().ids.clone();
+                let ids = NodeIds::new(ids).or_else(|| NodeIds::new(vec![self.id.clone()]));
+                Ok(ids.unwrap().to_body().into())
+            }
+            "api/v0/ipns/get" => {
+                let state = self.state.lock().unwrap();
+                let record = state.records.get(query.get("arg"));
+                Ok(record.ok_or("No identity record found")?.to_body().into())
+            }
             "api/v0/transaction/start" => {
                 let mut state = self.state.lock().unwrap();
                 let id = format!("transaction-{}", state.transactions.len());

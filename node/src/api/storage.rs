@@ -74,18 +74,21 @@ pub(super) async fn identity_record(call: &Call<'_>) -> Result<Reply, Refusal> {
         .parse()
         .map_err(|_| Refusal::malformed("Invalid server id"))?;
     let state = call.state;
-    let Some(peers) = state.peers() else {
-        // A node that is no part of a network publishes none.
-        return Err(Refusal::Unimplemented("Unimplemented!"));
+    let own = match state.identity.is_own(&id.to_cid()) {
+        true => p2p::stored_record(state, &id).await?,
+        false => None,
     };
-    let record = if state.identity.is_own(&id.to_cid()) {
-        p2p::stored_record(state, &id).await?
-    } else if matches!(call.origin, Origin::Peer(_)) {
+    let record = match (own, state.peers()) {
+        // One is there without a network as well: of an id that the node had before.
+        (Some(own), _) => Some(own),
+        (None, None) => return Err(Refusal::Unimplemented("Unimplemented!")),
         // Peers look in the network themselves.
-        None
-    } else {
-        let copies = peers.identity_record(&id).await;
-        p2p::newest(&id, copies, state.clock.now_seconds())
+        (None, Some(_)) if matches!(call.origin, Origin::Peer(_)) => None,
+        (None, Some(_)) if state.identity.is_own(&id.to_cid()) => None,
+        (None, Some(peers)) => {
+            let copies = peers.identity_record(&id).await;
+            p2p::newest(&id, copies, state.clock.now_seconds())
+        }
     };
     let record = record.ok_or(Refusal::rule("No identity record found"))?;
     let record = IdentityRecord {
