@@ -341,6 +341,20 @@ impl Node {
         }
     }
 
+    /// Returns how it stands with the network; `None` for a node that has not joined one.
+    pub fn peer_status(&self) -> Option<p2p::PeerStatus> {
+        self.state.network.get().map(|network| network.status())
+    }
+
+    /// Waits until something is so of how it stands with the network, and returns how it stands then. `None` for a
+    /// node that has not joined one, or is closed meanwhile.
+    pub async fn peer_status_when(
+        &self,
+        is_so: impl FnMut(&p2p::PeerStatus) -> bool + Send,
+    ) -> Option<p2p::PeerStatus> {
+        self.state.network.get()?.when(is_so).await
+    }
+
     /// Tells the node an address of another one, as the network would.
     pub async fn know_peer(&self, peer: &PeerId, address: p2p::Multiaddr) {
         if let Some(network) = self.state.network.get() {

@@ -1,6 +1,6 @@
 //! `kastro node`: who the node is to other nodes, and a new identity for it.
 
-use node::operator::identity::{IdentityShown, RotateIdentity, ShowIdentity};
+use node::operator::identity::{IdentityShown, PlaceShown, RotateIdentity, ShowIdentity};
 
 use crate::{
     args::{IdentityArgs, IdentityCommand},
@@ -39,6 +39,8 @@ async fn status(operator: &Operator, output: Output) -> Result<(), Failure> {
         id,
         before,
         addresses,
+        places,
+        connected,
     } = shown;
     output.line(&format!("id       {id}"))?;
     for earlier in before.iter().rev() {
@@ -48,13 +50,42 @@ async fn status(operator: &Operator, output: Output) -> Result<(), Failure> {
         };
         output.line(&format!("before   {}: {next}", earlier.id))?;
     }
-    for address in addresses {
+    for address in &addresses {
         output.line(&format!("address  {address}"))?;
+    }
+    for place in &places {
+        if let Some(line) = trouble(place) {
+            output.line(&line)?;
+        }
     }
     if !operator.is_running() {
         output.hint("The node is not running: others do not reach it now.");
+        return Ok(());
+    }
+    output.line(&format!("peers    {connected} connected"))?;
+    if addresses.is_empty() && !places.is_empty() {
+        output
+            .hint("Others do not reach this node now. It reaches them, and serves its own users.");
     }
     Ok(())
+}
+
+/// Says what is wrong with a place at which the node listens, or should.
+fn trouble(place: &PlaceShown) -> Option<String> {
+    let address = &place.address;
+    if place.is_open {
+        let trouble = place.trouble.as_ref()?;
+        return Some(format!("note     {address}: {trouble}"));
+    }
+    let trouble = match &place.trouble {
+        Some(trouble) => format!(": {trouble}"),
+        None => String::new(),
+    };
+    let next = match place.next_try_seconds {
+        Some(seconds) => format!("tried again in {seconds} s"),
+        None => "being tried".to_owned(),
+    };
+    Some(format!("closed   {address}{trouble}; {next}"))
 }
 
 async fn rotate(operator: &Operator, output: Output) -> Result<(), Failure> {

@@ -1,6 +1,7 @@
 //! Who the node is to others, and taking a new identity (Spec: 11 §1, §2).
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::{Failed, FailedKind, Operation, Report};
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
     migration,
     node::Node,
     node_keys::NODE_KEY,
-    p2p::{self, PeerId},
+    p2p::{self, PeerId, Standing},
     rotation,
 };
 
@@ -26,6 +27,35 @@ pub struct IdentityShown {
     pub before: Vec<IdentityBefore>,
     /// Addresses at which others reach it, each with the id; none when it is not running.
     pub addresses: Vec<String>,
+    /// Where it listens, or tries to; none when it is not running.
+    pub places: Vec<PlaceShown>,
+    /// Nodes that it is connected with now.
+    pub connected: u64,
+}
+
+/// A place at which the node listens for others.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlaceShown {
+    /// The address of the settings, or one that the node chose itself.
+    pub address: String,
+    /// Others reach the node through it.
+    pub is_open: bool,
+    /// What is wrong, in words.
+    pub trouble: Option<String>,
+    /// Seconds until it is tried again; `None` while it is open or just being tried.
+    pub next_try_seconds: Option<u64>,
+}
+
+impl PlaceShown {
+    fn of(standing: Standing, now: Instant) -> Self {
+        let wait = standing.next_try;
+        Self {
+            address: standing.address.to_string(),
+            is_open: !standing.open.is_empty(),
+            trouble: standing.trouble,
+            next_try_seconds: wait.map(|at| at.saturating_duration_since(now).as_secs()),
+        }
+    }
 }
 
 /// An id of before.
@@ -61,10 +91,15 @@ impl Operation for ShowIdentity {
             });
         }
         let addresses = node.peer_addresses().await;
+        let status = node.peer_status().unwrap_or_default();
+        let now = Instant::now();
+        let places = status.places.into_iter();
         Ok(IdentityShown {
             id: current.bare_multihash_text(),
             before,
             addresses: addresses.iter().map(ToString::to_string).collect(),
+            places: places.map(|place| PlaceShown::of(place, now)).collect(),
+            connected: status.connected as u64,
         })
     }
 }

@@ -50,6 +50,7 @@ pub(super) struct Behaviour {
     ping: ping::Behaviour,
     pub(super) kademlia: kad::Behaviour<MemoryStore>,
     relay: relay::client::Behaviour,
+    pub(super) relaying: relay::Behaviour,
     hole_punching: dcutr::Behaviour,
     reachability: autonat::v2::client::Behaviour,
     dial_back: autonat::v2::server::Behaviour,
@@ -57,7 +58,12 @@ pub(super) struct Behaviour {
 }
 
 impl Behaviour {
-    pub(super) fn new(key: &Keypair, relay: relay::client::Behaviour, http: Streams) -> Self {
+    pub(super) fn new(
+        key: &Keypair,
+        relay: relay::client::Behaviour,
+        relaying: relay::Behaviour,
+        http: Streams,
+    ) -> Self {
         let id = key.public().to_peer_id();
         let limits = connection_limits::ConnectionLimits::default()
             .with_max_pending_incoming(Some(MAX_PENDING_INCOMING))
@@ -76,6 +82,7 @@ impl Behaviour {
             ping: ping::Behaviour::new(ping::Config::new()),
             kademlia: kademlia(id),
             relay,
+            relaying,
             hole_punching: dcutr::Behaviour::new(id),
             reachability: autonat::v2::client::Behaviour::default(),
             dial_back: autonat::v2::server::Behaviour::default(),

@@ -4,34 +4,36 @@
 //! asked for it. What fails at the start (a busy port, no IPv6, a bootstrap node that is gone) is logged, and the
 //! node serves its own users all the same.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, TransportError,
+    Multiaddr, PeerId, Swarm,
     core::{ConnectedPoint, upgrade::Version},
     identify,
     identity::Keypair,
     kad,
     multiaddr::Protocol,
-    ping,
+    ping, relay,
     swarm::{
         self, DialError, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use super::{
     addresses::{AddressBook, Gate, MAX_ADDRESSES, peer_of},
     behaviour::{Behaviour, BehaviourEvent, KADEMLIA},
+    listeners::{Listeners, is_at_relay},
+    relaying::{self, Places},
+    status::PeerStatus,
     streams::{Arrived, NotOpened, Reply, Streams},
-    transport,
+    transport, words,
 };
 use crate::{
     clock::Clock,
@@ -63,17 +65,6 @@ pub(super) enum Command {
     Find(Bytes, mpsc::Sender<Bytes>),
 }
 
-/// What others see of the swarm.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Status {
-    /// Listening has begun, or failed.
-    pub(super) is_up: bool,
-    /// Where it listens.
-    pub(super) listening: Vec<Multiaddr>,
-    /// Connected peers.
-    pub(super) connected: usize,
-}
-
 /// Requests that wait for a connection.
 #[derive(Default)]
 struct Waiting {
@@ -92,9 +83,9 @@ pub(super) struct Host {
     searches: HashMap<kad::QueryId, PeerId>,
     /// Look-ups of records under way.
     finds: HashMap<kad::QueryId, mpsc::Sender<Bytes>>,
-    /// Listeners that have not said yet whether they work.
-    starting: HashSet<libp2p::core::transport::ListenerId>,
-    status: watch::Sender<Status>,
+    listeners: Listeners,
+    places: Places,
+    status: watch::Sender<PeerStatus>,
     clock: Arc<dyn Clock>,
 }
 
@@ -104,14 +95,18 @@ impl Host {
         key: &Keypair,
         state: &State,
         known: Option<&[u8]>,
-        status: watch::Sender<Status>,
+        status: watch::Sender<PeerStatus>,
     ) -> Result<(Self, mpsc::Receiver<Arrived>), WorkerError> {
         let config = &state.config.p2p;
         let configured: Vec<&Multiaddr> = config.bootstrap.iter().chain(&config.known).collect();
-        let gate = Arc::new(Gate::new(config.dials, configured.iter().copied()));
+        // Relays to listen at are dialed, too.
+        let relays = config.listen.iter().filter(|place| is_at_relay(place));
+        let dialed = configured.iter().copied().chain(relays);
+        let gate = Arc::new(Gate::new(config.dials, dialed));
         let (transport, relay) = transport::build(key, &gate)?;
         let (http, arrived) = Streams::new();
-        let behaviour = Behaviour::new(key, relay, http);
+        let (relaying, places) = relaying::relay(key.public().to_peer_id());
+        let behaviour = Behaviour::new(key, relay, relaying, http);
         let settings = swarm::Config::with_tokio_executor()
             .with_idle_connection_timeout(IDLE)
             .with_max_negotiating_inbound_streams(MAX_NEGOTIATING)
@@ -130,60 +125,38 @@ impl Host {
             waiting: HashMap::new(),
             searches: HashMap::new(),
             finds: HashMap::new(),
-            starting: HashSet::new(),
+            listeners: Listeners::new(&config.listen, Instant::now()),
+            places,
             status,
             clock: Arc::clone(&state.clock),
         };
-        host.status.send_replace(Status::default());
-        for address in &config.listen {
-            host.listen(address.clone());
-        }
+        host.status.send_replace(PeerStatus::default());
         for address in &config.announce {
             host.swarm.add_external_address(address.clone());
         }
-        host.note_started();
+        if !config.announce.is_empty() {
+            // The operator says that the node is reachable.
+            let relay = &mut host.swarm.behaviour_mut().relaying;
+            relay.set_status(Some(relay::Status::Enable));
+        }
+        host.advance();
         let leading: Vec<_> = config.bootstrap.iter().chain(&config.known).collect();
         host.bootstrap(&leading);
         Ok((host, arrived))
     }
 
-    fn listen(&mut self, address: Multiaddr) {
-        match self.swarm.listen_on(address.clone()) {
-            Ok(listener) => drop(self.starting.insert(listener)),
-            Err(error) => self.listen_elsewhere(&address, &describe(&error)),
-        }
+    /// Listens where it is time to try.
+    fn advance(&mut self) {
+        self.listeners.advance(&mut self.swarm, Instant::now());
+        self.show();
     }
 
-    /// A busy port is no reason to be alone: another one is announced as well.
-    fn listen_elsewhere(&mut self, address: &Multiaddr, why: &str) {
-        let free: Multiaddr = address
-            .iter()
-            .map(|part| match part {
-                Protocol::Tcp(_) => Protocol::Tcp(0),
-                Protocol::Udp(_) => Protocol::Udp(0),
-                other => other,
-            })
-            .collect();
-        if free == *address {
-            tracing::warn!(%address, why, "cannot listen for peers there");
-            return;
-        }
-        match self.swarm.listen_on(free) {
-            Ok(listener) => {
-                tracing::warn!(%address, why, "cannot listen for peers there; took a free port");
-                self.starting.insert(listener);
-            }
-            Err(error) => {
-                tracing::warn!(%address, why = describe(&error), "cannot listen for peers there");
-            }
-        }
-    }
-
-    fn note_started(&self) {
-        if self.starting.is_empty() {
-            self.status
-                .send_if_modified(|status| !std::mem::replace(&mut status.is_up, true));
-        }
+    /// Tells others where the node listens now.
+    fn show(&self) {
+        self.status.send_modify(|status| {
+            status.is_up |= self.listeners.is_settled();
+            status.places = self.listeners.standings();
+        });
     }
 
     /// Goes to the nodes that the settings name: they tell where others are, and tell others where this node is. So
@@ -223,6 +196,7 @@ impl Host {
                     None => return Ok(()),
                 },
                 _ = save.tick() => self.save(state).await,
+                () = until(self.listeners.due()) => self.advance(),
                 () = &mut stopped => {
                     self.save(state).await;
                     return Ok(());
@@ -306,7 +280,7 @@ impl Host {
             self.searches.insert(query, peer);
             return;
         }
-        self.give_up(peer, &reason(error));
+        self.give_up(peer, &words::not_dialed(error));
     }
 
     fn give_up(&mut self, peer: PeerId, why: &str) {
@@ -329,30 +303,33 @@ impl Host {
                 address,
             } => {
                 tracing::debug!(%address, "listening for peers");
-                self.starting.remove(&listener_id);
-                self.status
-                    .send_modify(|status| status.listening.push(address));
-                self.note_started();
+                self.listeners.opened(listener_id, address, Instant::now());
+                self.show();
             }
-            SwarmEvent::ExpiredListenAddr { address, .. } => {
-                self.status
-                    .send_modify(|status| status.listening.retain(|known| *known != address));
+            SwarmEvent::ExpiredListenAddr {
+                listener_id,
+                address,
+            } => {
+                self.listeners.expired(listener_id, &address);
+                self.show();
             }
             SwarmEvent::ListenerClosed {
                 listener_id,
                 reason,
-                addresses,
+                ..
             } => {
-                if let Err(error) = reason {
-                    tracing::warn!(%error, ?addresses, "a listener for peers was closed");
-                }
-                self.starting.remove(&listener_id);
-                self.note_started();
+                self.listeners.closed(listener_id, reason, Instant::now());
+                self.show();
             }
             SwarmEvent::ConnectionEstablished {
                 peer_id, endpoint, ..
             } => self.on_connected(peer_id, &endpoint),
-            SwarmEvent::ConnectionClosed { .. } => self.count(),
+            SwarmEvent::ConnectionClosed { peer_id, .. } => {
+                if !self.swarm.is_connected(&peer_id) {
+                    self.places.free(&peer_id);
+                }
+                self.count();
+            }
             SwarmEvent::OutgoingConnectionError {
                 peer_id: Some(peer),
                 error,
@@ -363,6 +340,8 @@ impl Host {
                     self.on_other(*obtained, address.clone());
                 }
                 if !self.swarm.is_connected(&peer) {
+                    self.listeners
+                        .unreachable(&peer, &words::not_dialed(&error));
                     self.search(peer, &error);
                 }
             }
@@ -392,6 +371,10 @@ impl Host {
         {
             // It has just worked.
             self.book.insert(peer, address.clone());
+        }
+        if !endpoint.is_relayed() {
+            let now = Instant::now();
+            self.listeners.connected(&peer, &mut self.swarm, now);
         }
         for reply in self.waiting.remove(&peer).unwrap_or_default().replies {
             if let Err(reply) = self.swarm.behaviour_mut().http.open(peer, reply) {
@@ -511,28 +494,11 @@ impl Host {
     }
 }
 
-fn reason(error: &DialError) -> String {
-    match error {
-        DialError::NoAddresses => "no address is known".to_owned(),
-        DialError::WrongPeerId { .. } => "another node answers at its address".to_owned(),
-        DialError::Transport(errors) => errors
-            .first()
-            .map_or_else(|| error.to_string(), |(_, error)| describe(error)),
-        _ => error.to_string(),
-    }
-}
-
-fn describe(error: &TransportError<std::io::Error>) -> String {
-    match error {
-        TransportError::MultiaddrNotSupported(address) => format!("{address} is not dialed"),
-        // Libraries wrap it several times, each in words and lines of its own; the innermost says why.
-        TransportError::Other(error) => {
-            let mut inner: &(dyn std::error::Error + 'static) = error;
-            while let Some(source) = inner.source() {
-                inner = source;
-            }
-            inner.to_string().replace(char::is_control, " ")
-        }
+/// Waits for a moment, or for ever.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

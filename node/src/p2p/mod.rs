@@ -17,13 +17,17 @@ mod following;
 mod forward;
 mod gateway;
 mod host;
+mod listeners;
 mod network;
 mod peer_id;
 mod records;
+mod relaying;
 mod respond;
 mod route;
+mod status;
 mod streams;
 mod transport;
+mod words;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -43,6 +47,7 @@ pub use peer_id::{NotAPeerId, PeerId};
 use records::successor;
 pub(crate) use records::{first_record, newest, rotated};
 pub(crate) use route::route;
+pub use status::{PeerStatus, Standing};
 
 /// Longest body of a request or an answer between nodes, in bytes.
 pub const MAX_BODY_BYTES: usize = 8 << 20;

@@ -25,9 +25,10 @@ use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 use super::{
     Body, PeerError, PeerId, Peers,
     exchange::{exchange, exchange_time, prepare},
-    host::{Command, Host, Status, known_addresses},
+    host::{Command, Host, known_addresses},
     records,
     respond::respond,
+    status::PeerStatus,
     streams::{Arrived, NotOpened},
 };
 use crate::{
@@ -66,7 +67,7 @@ pub(crate) struct Network {
     commands: mpsc::Sender<Command>,
     own: Vec<PeerId>,
     peers: Mutex<HashMap<PeerId, Arc<Peer>>>,
-    status: watch::Receiver<Status>,
+    status: watch::Receiver<PeerStatus>,
     id: PeerId,
 }
 
@@ -123,7 +124,7 @@ pub(crate) fn start(
     before: Vec<Keypair>,
 ) -> Arc<Network> {
     let (commands, orders) = mpsc::channel(MAX_ORDERS);
-    let (status, seen) = watch::channel(Status::default());
+    let (status, seen) = watch::channel(PeerStatus::default());
     let own = state.identity.all().iter();
     let network = Arc::new(Network {
         commands,
@@ -255,19 +256,30 @@ pub(crate) async fn stored_record(
 impl Network {
     /// Returns the addresses that others can dial, each with the node's id, once listening has begun.
     pub(crate) async fn addresses(&self) -> Vec<Multiaddr> {
-        let mut status = self.status.clone();
-        let Ok(status) = status.wait_for(|status| status.is_up).await else {
-            return Vec::new();
-        };
+        let status = self.when(|status| status.is_up).await.unwrap_or_default();
         let id = libp2p::PeerId::from_bytes(&self.id.to_bytes());
-        let listening = status.listening.iter().cloned();
-        listening
-            .map(|address| match &id {
-                // One behind a relay ends in it already.
-                Ok(id) => address.with_p2p(*id).unwrap_or_else(|address| address),
-                Err(_) => address,
-            })
-            .collect()
+        let open = status.places.into_iter().flat_map(|place| place.open);
+        open.map(|address| match &id {
+            // One behind a relay ends in it already.
+            Ok(id) => address.with_p2p(*id).unwrap_or_else(|address| address),
+            Err(_) => address,
+        })
+        .collect()
+    }
+
+    /// Returns how it stands with the network.
+    pub(crate) fn status(&self) -> PeerStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Waits until something is so; `None` when the node has stopped before.
+    pub(crate) async fn when(
+        &self,
+        is_so: impl FnMut(&PeerStatus) -> bool + Send,
+    ) -> Option<PeerStatus> {
+        let mut status = self.status.clone();
+        let found = status.wait_for(is_so).await.ok()?;
+        Some(found.clone())
     }
 
     /// Puts the signed record of an own id into the network. It is at hand here at once; others get it as far as they can be

@@ -4,6 +4,7 @@ pub(crate) mod forwarding;
 mod gateway;
 mod js;
 mod network;
+mod relayed;
 mod round_trips;
 mod spoken;
 pub(crate) mod switchboard;

@@ -56,7 +56,7 @@ impl Networked {
     }
 
     /// Listens on TCP only, where it is seen at once that nobody listens any more.
-    fn tcp_only(config: &mut Config) {
+    pub(super) fn tcp_only(config: &mut Config) {
         config.p2p.listen.truncate(1);
     }
 
@@ -75,7 +75,7 @@ impl Networked {
         found.unwrap().clone()
     }
 
-    async fn id_of(&self, other: PeerId) -> Result<Bytes, PeerError> {
+    pub(super) async fn id_of(&self, other: PeerId) -> Result<Bytes, PeerError> {
         timeout(PATIENCE, ask(self.peers(), &other, "/api/v0/id", "", 1000))
             .await
             .unwrap()
