@@ -1,6 +1,9 @@
 //! `kastro node`: who the node is to other nodes, and a new identity for it.
 
-use node::operator::identity::{IdentityShown, PlaceShown, RotateIdentity, ShowIdentity};
+use node::{
+    operator::identity::{IdentityShown, PlaceShown, RotateIdentity, ShowIdentity},
+    p2p::Reach,
+};
 
 use crate::{
     args::{IdentityArgs, IdentityCommand},
@@ -40,7 +43,9 @@ async fn status(operator: &Operator, output: Output) -> Result<(), Failure> {
         before,
         addresses,
         places,
+        reach,
         connected,
+        relayed,
     } = shown;
     output.line(&format!("id       {id}"))?;
     for earlier in before.iter().rev() {
@@ -62,7 +67,18 @@ async fn status(operator: &Operator, output: Output) -> Result<(), Failure> {
         output.hint("The node is not running: others do not reach it now.");
         return Ok(());
     }
-    output.line(&format!("peers    {connected} connected"))?;
+    let through = match relayed {
+        0 => String::new(),
+        some => format!(", {some} of them through a relay"),
+    };
+    output.line(&format!("peers    {connected} connected{through}"))?;
+    let reach = match reach {
+        Reach::Announced => "at the address that p2p.announce names",
+        Reach::Public => "by others directly, as they have tried",
+        Reach::Private => "by nobody directly, as they have tried",
+        _ => "not known yet: nobody could be asked",
+    };
+    output.line(&format!("reached  {reach}"))?;
     if addresses.is_empty() && !places.is_empty() {
         output
             .hint("Others do not reach this node now. It reaches them, and serves its own users.");

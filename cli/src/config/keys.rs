@@ -214,6 +214,8 @@ keys! {
         "Addresses of known nodes, each with /p2p/ and its id at the end.";
     "p2p.dial" (Scope) => node.p2p.dials,
         "Which addresses that others tell of are dialed: \"public\", also of \"private\" networks, or \"any\", this machine included. Those of the settings always are.";
+    "p2p.relay" (Flag) => node.p2p.is_relay,
+        "Pass connections on to nodes that nobody can dial, within narrow limits, while this one can be dialed.";
     "p2p.foreign_logins" (Flag) => node.p2p.allows_foreign_logins,
         "Let people whose home is another node log in here; their requests are passed on to it.";
     "p2p.gateway" (Flag) => node.p2p.has_gateway,

@@ -10,7 +10,7 @@ use crate::{
     migration,
     node::Node,
     node_keys::NODE_KEY,
-    p2p::{self, PeerId, Standing},
+    p2p::{self, PeerId, Reach, Standing},
     rotation,
 };
 
@@ -29,8 +29,12 @@ pub struct IdentityShown {
     pub addresses: Vec<String>,
     /// Where it listens, or tries to; none when it is not running.
     pub places: Vec<PlaceShown>,
+    /// Whether others can dial it.
+    pub reach: Reach,
     /// Nodes that it is connected with now.
     pub connected: u64,
+    /// Those of them that are reached through a relay only.
+    pub relayed: u64,
 }
 
 /// A place at which the node listens for others.
@@ -99,7 +103,9 @@ impl Operation for ShowIdentity {
             before,
             addresses: addresses.iter().map(ToString::to_string).collect(),
             places: places.map(|place| PlaceShown::of(place, now)).collect(),
+            reach: status.reach,
             connected: status.connected as u64,
+            relayed: status.relayed as u64,
         })
     }
 }

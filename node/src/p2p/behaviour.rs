@@ -14,7 +14,7 @@ use libp2p::{
 };
 use pki::node_identity::MAX_RECORD_BYTES;
 
-use super::{doorman::Doorman, streams::Streams};
+use super::{addresses::DialScope, doorman::Doorman, reachability, streams::Streams};
 
 /// Protocol of the routing table.
 pub(super) const KADEMLIA: StreamProtocol = StreamProtocol::new("/ipfs/kad/1.0.0");
@@ -52,6 +52,7 @@ pub(super) struct Behaviour {
     relay: relay::client::Behaviour,
     pub(super) relaying: relay::Behaviour,
     hole_punching: dcutr::Behaviour,
+    verdict: autonat::v1::Behaviour,
     reachability: autonat::v2::client::Behaviour,
     dial_back: autonat::v2::server::Behaviour,
     pub(super) http: Streams,
@@ -60,6 +61,7 @@ pub(super) struct Behaviour {
 impl Behaviour {
     pub(super) fn new(
         key: &Keypair,
+        scope: DialScope,
         relay: relay::client::Behaviour,
         relaying: relay::Behaviour,
         http: Streams,
@@ -84,6 +86,7 @@ impl Behaviour {
             relay,
             relaying,
             hole_punching: dcutr::Behaviour::new(id),
+            verdict: reachability::verdict(id, scope),
             reachability: autonat::v2::client::Behaviour::default(),
             dial_back: autonat::v2::server::Behaviour::default(),
             http,

@@ -28,6 +28,8 @@ pub struct P2pConfig {
     pub known: Vec<Multiaddr>,
     /// Which addresses to dial that the network tells of; those of the settings are dialed whatever they are.
     pub dials: DialScope,
+    /// True to be a relay for nodes that cannot be dialed, within narrow limits, while this one can be.
+    pub is_relay: bool,
     /// True to pass on the logins of users whose home is elsewhere (Spec: 40 LOG-9).
     pub allows_foreign_logins: bool,
     /// True to let programs of this machine reach other nodes by `POST /p2p/<id>/http/<path>`.
@@ -65,6 +67,7 @@ impl Default for P2pConfig {
             bootstrap: Vec::new(),
             known: Vec::new(),
             dials: DialScope::default(),
+            is_relay: true,
             allows_foreign_logins: true,
             has_gateway: false,
             peers: None,

@@ -15,7 +15,7 @@ use libp2p::{
     identity::Keypair,
     kad,
     multiaddr::Protocol,
-    ping, relay,
+    ping,
     swarm::{
         self, DialError, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
@@ -30,6 +30,7 @@ use super::{
     addresses::{AddressBook, Gate, MAX_ADDRESSES, peer_of},
     behaviour::{Behaviour, BehaviourEvent, KADEMLIA},
     listeners::{Listeners, is_at_relay},
+    reachability::Reachability,
     relaying::{self, Places},
     status::PeerStatus,
     streams::{Arrived, NotOpened, Reply, Streams},
@@ -41,6 +42,9 @@ use crate::{
     store::{Batch, tables},
     workers::{Run, WorkerError},
 };
+
+mod lookups;
+mod relays;
 
 /// How long a connection without streams is kept.
 const IDLE: Duration = Duration::from_secs(300);
@@ -84,7 +88,12 @@ pub(super) struct Host {
     /// Look-ups of records under way.
     finds: HashMap<kad::QueryId, mpsc::Sender<Bytes>>,
     listeners: Listeners,
+    /// Direct connections by peer.
+    direct: HashMap<PeerId, u32>,
     places: Places,
+    reachability: Reachability,
+    /// May be a relay for others.
+    is_relay: bool,
     status: watch::Sender<PeerStatus>,
     clock: Arc<dyn Clock>,
 }
@@ -106,7 +115,7 @@ impl Host {
         let (transport, relay) = transport::build(key, &gate)?;
         let (http, arrived) = Streams::new();
         let (relaying, places) = relaying::relay(key.public().to_peer_id());
-        let behaviour = Behaviour::new(key, relay, relaying, http);
+        let behaviour = Behaviour::new(key, config.dials, relay, relaying, http);
         let settings = swarm::Config::with_tokio_executor()
             .with_idle_connection_timeout(IDLE)
             .with_max_negotiating_inbound_streams(MAX_NEGOTIATING)
@@ -126,7 +135,10 @@ impl Host {
             searches: HashMap::new(),
             finds: HashMap::new(),
             listeners: Listeners::new(&config.listen, Instant::now()),
+            direct: HashMap::new(),
             places,
+            reachability: Reachability::new(&config.announce),
+            is_relay: config.is_relay,
             status,
             clock: Arc::clone(&state.clock),
         };
@@ -134,12 +146,8 @@ impl Host {
         for address in &config.announce {
             host.swarm.add_external_address(address.clone());
         }
-        if !config.announce.is_empty() {
-            // The operator says that the node is reachable.
-            let relay = &mut host.swarm.behaviour_mut().relaying;
-            relay.set_status(Some(relay::Status::Enable));
-        }
         host.advance();
+        host.settle_relays();
         let leading: Vec<_> = config.bootstrap.iter().chain(&config.known).collect();
         host.bootstrap(&leading);
         Ok((host, arrived))
@@ -149,14 +157,6 @@ impl Host {
     fn advance(&mut self) {
         self.listeners.advance(&mut self.swarm, Instant::now());
         self.show();
-    }
-
-    /// Tells others where the node listens now.
-    fn show(&self) {
-        self.status.send_modify(|status| {
-            status.is_up |= self.listeners.is_settled();
-            status.places = self.listeners.standings();
-        });
     }
 
     /// Goes to the nodes that the settings name: they tell where others are, and tell others where this node is. So
@@ -319,14 +319,24 @@ impl Host {
                 ..
             } => {
                 self.listeners.closed(listener_id, reason, Instant::now());
-                self.show();
+                self.settle_relays();
             }
             SwarmEvent::ConnectionEstablished {
                 peer_id, endpoint, ..
             } => self.on_connected(peer_id, &endpoint),
-            SwarmEvent::ConnectionClosed { peer_id, .. } => {
+            SwarmEvent::ConnectionClosed {
+                peer_id, endpoint, ..
+            } => {
+                if !endpoint.is_relayed()
+                    && let Some(count) = self.direct.get_mut(&peer_id)
+                {
+                    *count = count.saturating_sub(1);
+                    if *count == 0 {
+                        self.direct.remove(&peer_id);
+                    }
+                }
                 if !self.swarm.is_connected(&peer_id) {
-                    self.places.free(&peer_id);
+                    self.on_gone(&peer_id);
                 }
                 self.count();
             }
@@ -345,6 +355,7 @@ impl Host {
                     self.search(peer, &error);
                 }
             }
+            SwarmEvent::ExternalAddrConfirmed { address } => self.on_confirmed(&address),
             SwarmEvent::Behaviour(event) => self.on_behaviour(event),
             _ => {}
         }
@@ -365,6 +376,9 @@ impl Host {
     }
 
     fn on_connected(&mut self, peer: PeerId, endpoint: &ConnectedPoint) {
+        if !endpoint.is_relayed() {
+            *self.direct.entry(peer).or_default() += 1;
+        }
         self.count();
         if let ConnectedPoint::Dialer { address, .. } = endpoint
             && !endpoint.is_relayed()
@@ -385,8 +399,11 @@ impl Host {
 
     fn count(&self) {
         let connected = self.swarm.connected_peers().count();
-        self.status
-            .send_modify(|status| status.connected = connected);
+        let relayed = connected.saturating_sub(self.direct.len());
+        self.status.send_modify(|status| {
+            status.connected = connected;
+            status.relayed = relayed;
+        });
     }
 
     fn on_behaviour(&mut self, event: BehaviourEvent) {
@@ -395,6 +412,7 @@ impl Host {
                 self.on_identified(peer_id, info);
             }
             BehaviourEvent::Kademlia(event) => self.on_kademlia(event),
+            BehaviourEvent::Verdict(event) => self.on_verdict(event),
             // A cable was pulled, or the peer lost power: nothing else tells that a connection is dead.
             BehaviourEvent::Ping(ping::Event {
                 peer,
@@ -412,6 +430,7 @@ impl Host {
     }
 
     fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
+        self.on_offer(peer, &info);
         let is_server = info.protocols.contains(&KADEMLIA);
         for address in info.listen_addrs.into_iter().take(MAX_ADDRESSES) {
             if !self.gate.lets_pass(&address) {
@@ -422,74 +441,6 @@ impl Host {
                 let kademlia = &mut self.swarm.behaviour_mut().kademlia;
                 kademlia.add_address(&peer, address);
             }
-        }
-    }
-
-    fn on_kademlia(&mut self, event: kad::Event) {
-        match event {
-            kad::Event::InboundRequest {
-                request:
-                    kad::InboundRequest::PutRecord {
-                        record: Some(record),
-                        ..
-                    },
-            } => self.keep(record),
-            kad::Event::OutboundQueryProgressed {
-                id, result, step, ..
-            } => {
-                match result {
-                    kad::QueryResult::GetClosestPeers(found) => self.on_found(id, found, step.last),
-                    kad::QueryResult::GetRecord(Ok(kad::GetRecordOk::FoundRecord(found))) => {
-                        if let Some(finder) = self.finds.get(&id) {
-                            let _ = finder.try_send(Bytes::from(found.record.value));
-                        }
-                    }
-                    _ => {}
-                }
-                if step.last {
-                    self.finds.remove(&id);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Keeps a record for others: of identities, valid, and not older than what is there.
-    fn keep(&mut self, record: kad::Record) {
-        use kad::store::RecordStore as _;
-        let store = self.swarm.behaviour_mut().kademlia.store_mut();
-        let before = store.get(&record.key).map(|record| record.value.clone());
-        let before = before.as_deref();
-        let now = self.clock.now_seconds();
-        if super::records::may_replace(record.key.as_ref(), &record.value, before, now) {
-            // A full store keeps what it has.
-            let _ = store.put(record);
-        }
-    }
-
-    fn on_found(&mut self, query: kad::QueryId, found: kad::GetClosestPeersResult, is_last: bool) {
-        let Some(peer) = self.searches.get(&query).copied() else {
-            return;
-        };
-        let peers = match found {
-            Ok(found) => found.peers,
-            Err(kad::GetClosestPeersError::Timeout { peers, .. }) => peers,
-        };
-        let addresses: Vec<_> = peers
-            .into_iter()
-            .filter(|found| found.peer_id == peer)
-            .flat_map(|found| found.addrs)
-            .filter(|address| self.gate.lets_pass(address))
-            .take(MAX_ADDRESSES)
-            .collect();
-        if !is_last && addresses.is_empty() {
-            return;
-        }
-        self.searches.remove(&query);
-        if addresses.is_empty() {
-            self.give_up(peer, "nobody knows its address");
-        } else {
-            self.dial(peer, addresses);
         }
     }
 }

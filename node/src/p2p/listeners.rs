@@ -20,6 +20,8 @@ use super::{status::Standing, words};
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// Longest wait between two tries.
 const MAX_WAIT: Duration = Duration::from_secs(300);
+/// Tries in a row after which a relay that the node chose itself is left for another one.
+const MAX_TRIES: u32 = 3;
 /// A listener that was open for so long was a good one: the next failure waits [`FIRST_WAIT`] again.
 const GOOD_AFTER: Duration = Duration::from_secs(60);
 /// How long a listener may take to tell its first address before nobody waits for it: one of IPv6 on a machine
@@ -58,6 +60,10 @@ struct Place {
     /// Addresses of which one will do: a relay may have several.
     addresses: Vec<Multiaddr>,
     relay: Option<PeerId>,
+    /// Not of the settings: left when it is of no use.
+    is_own_choice: bool,
+    /// Not tried again.
+    is_left: bool,
     stage: Stage,
     /// Tries in a row that failed.
     failures: u32,
@@ -73,6 +79,8 @@ impl Place {
         Self {
             relay: relay_of(&address),
             addresses: vec![address],
+            is_own_choice: false,
+            is_left: false,
             stage: Stage::Waiting(now),
             failures: 0,
             is_refused: false,
@@ -179,6 +187,55 @@ impl Listeners {
         }
     }
 
+    /// Takes a place at a relay, of which these are addresses, until [`Self::leave`].
+    pub(super) fn reserve(&mut self, addresses: Vec<Multiaddr>, now: Instant) {
+        let mut addresses = addresses.into_iter();
+        if let Some(first) = addresses.next() {
+            let mut place = Place::new(first, now);
+            place.is_own_choice = true;
+            place.addresses.extend(addresses);
+            self.places.push(place);
+        }
+    }
+
+    /// Leaves the places that [`Self::reserve`] took. Returns relays that must be disconnected for that.
+    pub(super) fn leave(&mut self) -> Vec<PeerId> {
+        self.places
+            .retain(|place| !(place.is_own_choice && matches!(place.stage, Stage::Waiting(_))));
+        let mut open = Vec::new();
+        for place in &mut self.places {
+            if place.is_own_choice && !std::mem::replace(&mut place.is_left, true) {
+                open.extend(place.relay);
+            }
+        }
+        open
+    }
+
+    /// Leaves those places that [`Self::reserve`] took and that are not to be had. Returns their relays.
+    pub(super) fn leave_failing(&mut self) -> Vec<PeerId> {
+        let is_failing = |place: &Place| {
+            place.is_own_choice
+                && place.failures >= MAX_TRIES
+                && matches!(place.stage, Stage::Waiting(_))
+        };
+        let failing = self.places.iter().filter(|place| is_failing(place));
+        let relays = failing.filter_map(|place| place.relay).collect();
+        self.places.retain(|place| !is_failing(place));
+        relays
+    }
+
+    /// Returns how many relays there are places at, or are to be.
+    pub(super) fn relays(&self) -> usize {
+        let at_relays = self.places.iter().filter(|place| place.relay.is_some());
+        at_relays.count()
+    }
+
+    /// True if there is a place at this relay, or is to be.
+    pub(super) fn has_relay(&self, relay: &PeerId) -> bool {
+        let mut places = self.places.iter();
+        places.any(|place| place.relay.as_ref() == Some(relay))
+    }
+
     /// Returns the moment at which [`Self::advance`] has something to do.
     pub(super) fn due(&self) -> Option<Instant> {
         let tries = self.places.iter().filter_map(|place| match place.stage {
@@ -259,6 +316,8 @@ impl Listeners {
         };
         let why = reason.err().as_ref().map(words::of_listener).or(lost);
         place.fail(why, now);
+        self.places
+            .retain(|place| !(place.is_left && matches!(place.stage, Stage::Waiting(_))));
     }
 
     /// A peer could not be dialed. If it is a relay, this is why there is no place there.
@@ -547,6 +606,37 @@ mod tests {
         let (mut listeners, machine, now) = start(&[address("/ip6/::/tcp/4001")]);
         listeners.opened(machine.last().1, address("/ip6/::1/tcp/4001"), now);
         assert!(listeners.is_settled());
+    }
+
+    #[test]
+    fn places_of_the_nodes_own_choice_are_left() {
+        let relays: [PeerId; 3] = std::array::from_fn(|_| PeerId::random());
+        let [fixed, first, second] = relays.map(|relay| place_at(relay, "10.0.0.1"));
+        let (mut listeners, mut machine, mut now) = start(&[fixed]);
+        listeners.opened(machine.last().1, address("/ip4/10.0.0.1/tcp/1"), now);
+        listeners.reserve(vec![first], now);
+        listeners.advance(&mut machine, now);
+        assert_eq!(listeners.relays(), 2);
+        for _ in 0..MAX_TRIES {
+            assert!(listeners.leave_failing().is_empty());
+            listeners.closed(machine.last().1, refusal(), now);
+            now += MAX_WAIT;
+            if listeners.places[1].failures < MAX_TRIES {
+                listeners.advance(&mut machine, now);
+            }
+        }
+        assert_eq!(listeners.leave_failing(), [relays[1]]);
+        assert!(!listeners.has_relay(&relays[1]));
+        listeners.reserve(vec![second], now);
+        listeners.advance(&mut machine, now);
+        listeners.opened(machine.last().1, address("/ip4/10.0.0.1/tcp/2"), now);
+        assert_eq!(listeners.leave(), [relays[2]]);
+        assert!(listeners.leave().is_empty(), "once");
+        listeners.closed(machine.last().1, Ok(()), now);
+        assert!(!listeners.has_relay(&relays[2]) && listeners.has_relay(&relays[0]));
+        // One that was waited for is left at once.
+        listeners.reserve(vec![place_at(relays[1], "10.0.0.1")], now);
+        assert!(listeners.leave().is_empty() && !listeners.has_relay(&relays[1]));
     }
 
     #[test]

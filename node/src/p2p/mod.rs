@@ -20,6 +20,7 @@ mod host;
 mod listeners;
 mod network;
 mod peer_id;
+mod reachability;
 mod records;
 mod relaying;
 mod respond;
@@ -47,7 +48,7 @@ pub use peer_id::{NotAPeerId, PeerId};
 use records::successor;
 pub(crate) use records::{first_record, newest, rotated};
 pub(crate) use route::route;
-pub use status::{PeerStatus, Standing};
+pub use status::{PeerStatus, Reach, Standing};
 
 /// Longest body of a request or an answer between nodes, in bytes.
 pub const MAX_BODY_BYTES: usize = 8 << 20;

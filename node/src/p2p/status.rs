@@ -1,6 +1,7 @@
 //! How a node stands with its network, for those who ask and those who wait.
 
 use libp2p::Multiaddr;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 /// How it stands with a node's network.
@@ -11,8 +12,12 @@ pub struct PeerStatus {
     pub is_up: bool,
     /// Where the node listens, or tries to.
     pub places: Vec<Standing>,
+    /// Whether others can dial it.
+    pub reach: Reach,
     /// Connected peers.
     pub connected: usize,
+    /// Those of them that are reached through a relay only.
+    pub relayed: usize,
 }
 
 /// How it stands with one place at which a node listens.
@@ -27,4 +32,20 @@ pub struct Standing {
     pub trouble: Option<String>,
     /// When it is tried again; `None` while it is open or just being tried.
     pub next_try: Option<Instant>,
+}
+
+/// Whether others can dial a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Reach {
+    /// Nobody could be asked so far.
+    #[default]
+    Unknown,
+    /// The operator says so.
+    Announced,
+    /// Peers have dialed back.
+    Public,
+    /// Peers have tried to dial back in vain.
+    Private,
 }

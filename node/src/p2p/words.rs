@@ -4,6 +4,8 @@ use std::{error::Error, io};
 
 use libp2p::{TransportError, relay::outbound::hop, swarm::DialError};
 
+const NO_RELAY: &str = "the node there is no relay: it is not reachable from outside itself, or does not want to be one";
+
 /// Says why a peer could not be dialed.
 pub(super) fn not_dialed(error: &DialError) -> String {
     match error {
@@ -47,13 +49,15 @@ pub(super) fn of_listener(error: &io::Error) -> String {
 
 fn of_relay(refusal: &hop::ReserveError) -> String {
     use hop::{ProtocolViolation, ReserveError};
+    // The request is sent with the name of the protocol; that nobody speaks it is seen when the answer is read, and the
+    // library keeps nothing of that but the text.
+    let is_unknown = innermost(refusal).contains("negotiation failed");
     let words = match refusal {
         ReserveError::Refused | ReserveError::ResourceLimitExceeded => {
             "the relay has no place left"
         }
-        ReserveError::Unsupported => {
-            "the node there is no relay: it is not reachable from outside itself, or does not want to be one"
-        }
+        ReserveError::Unsupported => NO_RELAY,
+        _ if is_unknown => NO_RELAY,
         ReserveError::Protocol(ProtocolViolation::NoAddressesInReservation) => {
             "the relay does not know under which address it is reached"
         }
@@ -64,8 +68,8 @@ fn of_relay(refusal: &hop::ReserveError) -> String {
 }
 
 /// Libraries wrap an error several times, each in words and lines of its own; the innermost says why.
-fn innermost(error: &io::Error) -> String {
-    let mut inner: &(dyn Error + 'static) = error;
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut inner = error;
     while let Some(source) = inner.source() {
         inner = source;
     }
@@ -74,7 +78,7 @@ fn innermost(error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use libp2p::relay;
+    use libp2p::{core::upgrade::NegotiationError, relay};
 
     use super::*;
 
@@ -89,6 +93,10 @@ mod tests {
             (hop::ReserveError::Refused, "no place"),
             (hop::ReserveError::ResourceLimitExceeded, "no place"),
             (hop::ReserveError::Unsupported, "no relay"),
+            (
+                io::Error::other(NegotiationError::Failed).into(),
+                "no relay",
+            ),
             (
                 hop::ProtocolViolation::NoAddressesInReservation.into(),
                 "which address",

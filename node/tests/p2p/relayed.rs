@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::Request;
-use node::p2p::{Multiaddr, PeerId, PeerStatus, Standing, full};
+use node::p2p::{DialScope, Multiaddr, PeerId, PeerStatus, Reach, Standing, full};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -93,6 +93,7 @@ impl Relay {
         let node = Networked::open(|config| {
             Networked::tcp_only(config);
             config.data = Some(folder.path().to_path_buf());
+            config.p2p.dials = DialScope::Any;
             config.p2p.announce = vec![port.multiaddr()];
         })
         .await;
@@ -270,6 +271,64 @@ async fn a_relay_has_five_places() {
     opened(&last).await;
     inside.push(last);
     for node in inside {
+        node.close().await;
+    }
+    relay.close().await;
+}
+
+/// A node that listens at an address of this machine, and knows the relay only.
+async fn listening_at(ip: &str, relay: &Relay) -> Networked {
+    let listen = ["tcp/0", "udp/0/quic-v1"].map(|port| format!("/ip4/{ip}/{port}"));
+    Networked::open(|config| {
+        config.p2p.listen = listen.map(|address| address.parse().unwrap()).to_vec();
+        config.p2p.known = vec![relay.address()];
+        config.p2p.dials = DialScope::Any;
+    })
+    .await
+}
+
+async fn status_when(
+    node: &Networked,
+    is_so: impl FnMut(&PeerStatus) -> bool + Send,
+) -> PeerStatus {
+    let status = timeout(PATIENCE, node.test.node.peer_status_when(is_so)).await;
+    status.unwrap().unwrap()
+}
+
+/// Peers dial back to where a node seems to come from. One that listens at another address of the machine is not found
+/// there, like one behind a router; and takes a place at the relay by itself.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_node_that_nobody_can_dial_takes_a_place_at_a_relay_by_itself() {
+    let relay = Relay::start().await;
+    let hidden = listening_at("127.0.0.9", &relay).await;
+    let at_relay = |status: &PeerStatus| {
+        let mut places = status.places.iter();
+        let place = places.find(|place| place.address.to_string().ends_with("/p2p-circuit"));
+        place.and_then(|place| place.open.first()).cloned()
+    };
+    let status = status_when(&hidden, |status| at_relay(status).is_some()).await;
+    assert_eq!(status.reach, Reach::Private);
+    let address = at_relay(&status).unwrap();
+    assert!(address.to_string().contains(&relay.id.to_string()));
+    let other = caller(address).await;
+    reach(&other, hidden.id).await;
+    for node in [other, hidden] {
+        node.close().await;
+    }
+    relay.close().await;
+}
+
+#[tokio::test]
+async fn a_node_that_others_can_dial_is_a_relay_without_being_told_to() {
+    let relay = Relay::start().await;
+    let public = listening_at("127.0.0.1", &relay).await;
+    let status = status_when(&public, |status| status.reach == Reach::Public).await;
+    assert_eq!(status.places.len(), 2, "no place at a relay: {status:?}");
+    let place = format!("{}/p2p-circuit", public.address("/quic-v1"));
+    let guest = hidden(place.parse().unwrap()).await;
+    opened(&guest).await;
+    for node in [guest, public] {
         node.close().await;
     }
     relay.close().await;
