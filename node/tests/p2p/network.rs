@@ -178,6 +178,47 @@ async fn private_addresses_that_others_tell_are_not_dialed() {
     other.close().await;
 }
 
+/// Addresses of a stranger that lead to this machine, each in another disguise, among thousands that lead nowhere: nobody
+/// knocks at its door.
+#[tokio::test]
+async fn p2p_4_no_disguise_leads_to_this_machine() {
+    let door = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = door.local_addr().unwrap().port();
+    let node = Networked::open(|_| {}).await;
+    let (bait, relay) = (super::switchboard::peer(70), super::switchboard::peer(71));
+    let mut deep = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{relay}");
+    let mut circuits = Vec::new();
+    for _ in 0..5 {
+        deep = format!("{deep}/p2p-circuit");
+        circuits.push(deep.clone());
+        deep = format!("{deep}/p2p/{relay}");
+    }
+    let disguises = [
+        format!("/ip4/127.0.0.1/tcp/{port}"),
+        format!("/ip4/0.0.0.0/tcp/{port}"),
+        format!("/ip6/::1/tcp/{port}"),
+        format!("/ip6/::ffff:127.0.0.1/tcp/{port}"),
+        format!("/dns4/localhost/tcp/{port}"),
+        format!("/dns/localhost/tcp/{port}"),
+        format!("/dns4/localhost/tcp/{port}/p2p/{relay}/p2p-circuit"),
+    ];
+    let nowhere = (0..10_000).map(|number| format!("/ip4/127.0.0.1/tcp/{}", 1 + number));
+    for address in nowhere.chain(disguises).chain(circuits) {
+        let address = address.parse().unwrap();
+        node.test.node.know_peer(&bait, address).await;
+    }
+    let error = node.id_of(bait).await.unwrap_err();
+    assert!(matches!(error, PeerError::Unreachable { .. }), "{error}");
+    // Whoever had knocked would wait in the queue by now.
+    let door = door.into_std().unwrap();
+    let knocked = door.accept();
+    assert!(
+        matches!(&knocked, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock),
+        "{knocked:?}"
+    );
+    node.close().await;
+}
+
 #[tokio::test]
 async fn a_node_is_not_its_own_peer() {
     let node = Networked::open(|_| {}).await;
