@@ -1,43 +1,44 @@
 //! Sign-up: a whole account in one request, applied as one transaction or not at all (Spec: 10 §7.3).
+//!
+//! * [`admission`]: who may have space here;
+//! * [`check`]: every check of the op log before anything is stored.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+mod admission;
+mod check;
 
-use champ::{Cid, MemoryBlocks, SourceError, cbor::Record as _};
+use std::sync::Arc;
+
+use champ::cbor::Record as _;
 use pki::{
     chain::{ClaimChain, MergeError},
     claim::Claim,
-    keys::{PublicSigningKey, Writer},
-    owned::{PointerSource, WalkLimits, owned_by_user},
-    pointer::{PointerUpdate, SignedPointer, check_successor},
     username::Username,
     wire::{
-        op_log::{BlockWrite, NewLogin, NewMirrorBat, Op, OpLog},
-        pointer_batch::PointerWrite,
         refusal::text,
         signup::{SentLinks, SignupRequest, UpdateChainRequest},
     },
 };
-use sha2::{Digest as _, Sha256};
 
 use crate::{
     accounts::LoginRow,
-    auth::{Window, signed_request},
-    bats, blocks,
+    auth::Window,
+    bats,
     directory::{User, partition_of},
     error::Refusal,
     gc,
     names::{self, Registered},
-    operator, pointers,
     random::uuid,
     registrar::{Decision, MAX_TURNS, Registrar, Turn, check_expiry},
     state::State,
     store::{Batch, TransactionId, tables},
-    usage::{mark_unsettled, quota_row, stored_quota},
+    usage::{mark_unsettled, stored_quota},
     writers::{self, WriterRow},
 };
+
+use admission::admit;
+use check::{Checked, check, check_at};
+
+pub(crate) use admission::{UserCount, token_key};
 
 /// How a sign-up ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,16 +47,6 @@ pub(crate) enum Outcome {
     Done,
     /// A proof of this difficulty is wanted.
     MoreWork(u16),
-}
-
-/// An op log that passed every check.
-#[derive(Clone)]
-struct Checked {
-    blocks: Vec<champ::Block>,
-    pointers: Vec<(Writer, SignedPointer)>,
-    writers: BTreeSet<Writer>,
-    login: Option<NewLogin>,
-    mirror_bat: Option<NewMirrorBat>,
 }
 
 /// Creates an account.
@@ -290,165 +281,6 @@ pub(crate) fn check_provider(state: &State, claim: &Claim) -> Result<(), Refusal
     }
 }
 
-/// Decides whether a name may have space here; returns what to commit for it, and the quota.
-async fn admit(state: &State, name: &Username, token: &str) -> Result<(Batch, u64), Refusal> {
-    let row = name.as_str().as_bytes().to_vec();
-    let quota = stored_quota(state, name).await?;
-    let default = operator::quota::default_bytes(state).await?;
-    let grant = |batch: Batch| match quota {
-        Some(_) => batch,
-        None => batch.expect_absent(tables::QUOTAS, row.clone()).put(
-            tables::QUOTAS,
-            row.clone(),
-            quota_row(default),
-        ),
-    };
-    let granted = quota.unwrap_or(default);
-    let token_key = token_key(token);
-    let known_token = match token {
-        "" => None,
-        _ => state.store.get(tables::SIGNUP_TOKENS, &token_key).await?,
-    };
-    if let Some(row) = known_token {
-        let used = Batch::new()
-            .expect(tables::SIGNUP_TOKENS, token_key.clone(), Some(row))
-            .remove(tables::SIGNUP_TOKENS, token_key);
-        return Ok((grant(used), granted));
-    }
-    if quota.is_some() || state.users.count(state).await? < state.config.max_users {
-        return Ok((grant(Batch::new()), granted));
-    }
-    Err(Refusal::rule(if token.is_empty() {
-        text::SIGNUPS_CLOSED
-    } else {
-        text::BAD_SIGNUP_TOKEN
-    }))
-}
-
-/// Returns the row of a token: its digest, so that neither time nor a stolen database tells tokens.
-pub(crate) fn token_key(token: &str) -> Vec<u8> {
-    Sha256::digest(token.as_bytes()).to_vec()
-}
-
-/// Checks a whole op log before anything is stored.
-async fn check(state: &State, user: &User, log: OpLog) -> Result<Checked, Refusal> {
-    check_at(state, user, log, Window::HOUR).await
-}
-
-/// As [`check`], with the window that signed requests in it must lie in.
-async fn check_at(
-    state: &State,
-    user: &User,
-    log: OpLog,
-    window: Window,
-) -> Result<Checked, Refusal> {
-    let identity = user
-        .identity
-        .hash()
-        .inline_key()
-        .ok_or_else(|| Refusal::rule("Invalid signup data!"))?;
-    let mut new = MemoryBlocks::new();
-    let mut blocks = Vec::new();
-    let mut used = BTreeSet::from([user.identity.as_writer()]);
-    let mut pointer_writes = Vec::new();
-    for op in log.ops {
-        match op {
-            Op::Block(write) => {
-                let block = check_block(&write, &new).await?;
-                new.insert(block.clone());
-                blocks.push(block);
-                used.insert(write.writer);
-            }
-            Op::Pointer(write) => {
-                used.insert(write.writer.clone());
-                pointer_writes.push(write);
-            }
-        }
-    }
-    let pointers = check_pointers(pointer_writes, &new).await?;
-    let roots = Roots(
-        pointers
-            .iter()
-            .map(|(writer, signed)| (writer.clone(), signed.update().updated().cloned()))
-            .collect(),
-    );
-    let owned = owned_by_user(&user.identity, &roots, &new, WalkLimits::default())
-        .await
-        .map_err(|error| Refusal::malformed(error.to_string()))?;
-    if let Some(stranger) = used.iter().find(|writer| !owned.writers.contains(writer)) {
-        return Err(Refusal::UnknownWriter(stranger.cid().clone()));
-    }
-    if let Some(login) = &log.login {
-        check_login(user, &identity, login)?;
-    }
-    if let Some(mirror) = &log.mirror_bat {
-        bats::check_id(&mirror.bat)?;
-        signed_request(
-            &identity,
-            &mirror.auth,
-            "peergos/v0/bats/addBat",
-            state.clock.now_millis(),
-            window,
-        )?;
-    }
-    Ok(Checked {
-        blocks,
-        pointers,
-        writers: used,
-        login: log.login,
-        mirror_bat: log.mirror_bat,
-    })
-}
-
-async fn check_block(write: &BlockWrite, new: &MemoryBlocks) -> Result<champ::Block, Refusal> {
-    let key = pointers::signing_key(&write.writer, new).await?;
-    blocks::verified(&key, write.format, &write.block, &write.signature)
-}
-
-/// Plays the pointer updates through, in order, and returns the last one of each writer.
-async fn check_pointers(
-    writes: Vec<PointerWrite>,
-    new: &MemoryBlocks,
-) -> Result<Vec<(Writer, SignedPointer)>, Refusal> {
-    let mut latest: Vec<(Writer, SignedPointer)> = Vec::new();
-    for write in writes {
-        let writer = write.writer;
-        if write.signed.len() > pki::pointer::OFFICIAL_MAX_SIGNED_BYTES {
-            return Err(Refusal::rule(format!(
-                "Pointer update too big! {}",
-                write.signed.len()
-            )));
-        }
-        let key = pointers::signing_key(&writer, new).await?;
-        let signed =
-            pointers::verify(&key, &write.signed).map_err(|error| error.into_refusal(&writer))?;
-        let before: Option<&PointerUpdate> = latest
-            .iter()
-            .find(|(known, _)| *known == writer)
-            .map(|(_, signed)| signed.update());
-        check_successor(before, signed.update())?;
-        if let Some(target) = signed.update().updated() {
-            pointers::check_root(target, &writer, new)
-                .await
-                .map_err(|error| error.into_refusal(&writer))?;
-        }
-        match latest.iter_mut().find(|(known, _)| *known == writer) {
-            Some(entry) => entry.1 = signed,
-            None => latest.push((writer, signed)),
-        }
-    }
-    Ok(latest)
-}
-
-fn check_login(user: &User, identity: &PublicSigningKey, login: &NewLogin) -> Result<(), Refusal> {
-    if login.data.username != user.name || login.data.root_change.is_some() {
-        return Err(Refusal::rule("Invalid signup data!"));
-    }
-    identity
-        .verify_detached(&login.data.encode(), &login.auth)
-        .map_err(|_| Refusal::Signature)
-}
-
 /// Adds the rows of a new account.
 fn account_rows(mut batch: Batch, user: &User, checked: Checked) -> Batch {
     for writer in &checked.writers {
@@ -480,62 +312,4 @@ fn account_rows(mut batch: Batch, user: &User, checked: Checked) -> Batch {
         batch = bats::first_rows(batch, &user.name, &mirror.bat);
     }
     batch
-}
-
-/// The pointers of an account that does not exist yet.
-struct Roots(HashMap<Writer, Option<Cid>>);
-
-#[async_trait::async_trait]
-impl PointerSource for Roots {
-    async fn root(&self, writer: &Writer) -> Result<Option<Cid>, SourceError> {
-        Ok(self.0.get(writer).cloned().flatten())
-    }
-}
-
-/// Counts the users with space, which decides whether anybody may sign up.
-#[derive(Debug, Default)]
-pub(crate) struct UserCount(tokio::sync::OnceCell<std::sync::atomic::AtomicU64>);
-
-impl UserCount {
-    /// Returns the number of users with a quota.
-    pub(crate) async fn count(&self, state: &State) -> Result<u64, Refusal> {
-        if state.store.is_shared() {
-            return counted(state).await;
-        }
-        let counted = self
-            .0
-            .get_or_try_init(|| async { counted(state).await.map(Into::into) });
-        Ok(counted.await?.load(std::sync::atomic::Ordering::Relaxed))
-    }
-
-    /// Counts a user whose space was just taken away.
-    pub(crate) fn removed(&self) {
-        use std::sync::atomic::Ordering::Relaxed;
-        if let Some(count) = self.0.get() {
-            let _ = count.fetch_update(Relaxed, Relaxed, |count| count.checked_sub(1));
-        }
-    }
-
-    /// Counts a user who was just given space.
-    pub(crate) fn added(&self) {
-        if let Some(count) = self.0.get() {
-            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        }
-    }
-}
-
-async fn counted(state: &State) -> Result<u64, Refusal> {
-    let mut count: u64 = 0;
-    let mut after: Option<bytes::Bytes> = None;
-    loop {
-        let page = state
-            .store
-            .scan(tables::QUOTAS, b"", after.as_deref(), 10_000)
-            .await?;
-        let Some((last, _)) = page.last() else {
-            return Ok(count);
-        };
-        after = Some(last.clone());
-        count = count.saturating_add(page.len() as u64);
-    }
 }
