@@ -2,41 +2,42 @@
 //!
 //! Everything about the request is bounded before it is kept: request line, headers, body, time. Headers that could
 //! claim who asks never reach the calls; the id that the connection proved is the only source of that.
+//!
+//! * [`head`]: reading and checking the head;
+//! * [`arriving`]: the body as it comes.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+mod arriving;
+mod head;
+
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Full, StreamBody};
-use hyper::body::{Frame, SizeHint};
+use http::{HeaderMap, Response, StatusCode};
+use http_body_util::Full;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     time::timeout,
 };
 
-use super::{Body, MAX_BODY_BYTES, MAX_REQUEST_LINE_BYTES, PeerError, PeerId};
+use super::{MAX_BODY_BYTES, PeerId};
 use crate::{
     error::Refusal,
-    http::{Framing, Hosts, Origin, RequestBody, answer, check_head, finish, whole},
+    http::{Hosts, Origin, RequestBody, answer, finish, whole},
     state::State,
 };
 
-/// Most bytes of all header lines together.
-const MAX_HEADER_BYTES: usize = 8192;
-/// Most bytes of a head, the line ends between its parts included.
-const MAX_HEAD_BYTES: usize = MAX_REQUEST_LINE_BYTES + MAX_HEADER_BYTES + 6;
+use arriving::arriving;
+use head::{parse, read_head};
+
 /// Most bytes of a body that are read at a time.
 const PIECE_BYTES: usize = 64 << 10;
+
 /// Longest work on a request.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
+
 /// Longest work on a request that moves a user.
 const MOVE_TIME: Duration = Duration::from_secs(600);
+
 /// Longest wait for a peer to take the next piece of an answer.
 const WRITE_TIME: Duration = Duration::from_secs(30);
 
@@ -44,7 +45,7 @@ const WRITE_TIME: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// When the stream breaks, or the peer is too slow.
-pub(super) async fn respond<S>(
+pub(in crate::p2p) async fn respond<S>(
     state: &Arc<State>,
     hosts: &Hosts,
     peer: PeerId,
@@ -116,167 +117,6 @@ where
     })
 }
 
-/// Reads until the head is complete; returns its length, or why it is refused.
-async fn read_head(
-    read: &mut (impl AsyncRead + Unpin),
-    buffer: &mut BytesMut,
-) -> io::Result<Result<usize, Refusal>> {
-    let mut scanned = 0;
-    loop {
-        let from = scanned.max(3) - 3;
-        let rest = buffer.get(from..).unwrap_or_default();
-        if let Some(at) = rest.windows(4).position(|four| four == b"\r\n\r\n") {
-            return Ok(
-                limits(buffer.get(..from + at + 4).unwrap_or_default()).map(|()| from + at + 4)
-            );
-        }
-        scanned = buffer.len();
-        if let Err(refusal) = limits(buffer) {
-            return Ok(Err(refusal));
-        }
-        let room = MAX_HEAD_BYTES + 1 - buffer.len().min(MAX_HEAD_BYTES);
-        buffer.reserve(room.min(4096));
-        if read.read_buf(buffer).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-}
-
-/// Checks the limits of a head, complete or not.
-fn limits(head: &[u8]) -> Result<(), Refusal> {
-    let line = head.windows(2).position(|two| two == b"\r\n");
-    if line.unwrap_or(head.len()) > MAX_REQUEST_LINE_BYTES {
-        return Err(Refusal::Head {
-            status: StatusCode::URI_TOO_LONG,
-            text: format!("Request line exceeds {MAX_REQUEST_LINE_BYTES} bytes"),
-        });
-    }
-    let headers = line.map_or(0, |line| head.len() - line - 2);
-    if headers > MAX_HEADER_BYTES + 2 {
-        return Err(Refusal::Head {
-            status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            text: format!("Request headers exceed {MAX_HEADER_BYTES} bytes"),
-        });
-    }
-    Ok(())
-}
-
-/// Makes a request of a complete head; returns the length of the body too.
-fn parse(bytes: &[u8]) -> Result<(Request<()>, u64), Refusal> {
-    let refuse = |status, text: &str| Refusal::Head {
-        status,
-        text: text.to_owned(),
-    };
-    let invalid = || refuse(StatusCode::BAD_REQUEST, "Invalid request");
-    let head = check_head(bytes).map_err(|error| refuse(error.status(), &error.to_string()))?;
-    let Framing::Length(length) = head.framing else {
-        return Err(refuse(
-            StatusCode::LENGTH_REQUIRED,
-            "Request without content-length",
-        ));
-    };
-    if length > MAX_BODY_BYTES as u64 {
-        return Err(refuse(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            &format!("Input exceeds maximum size of {MAX_BODY_BYTES} bytes"),
-        ));
-    }
-    let text = std::str::from_utf8(bytes).map_err(|_| invalid())?;
-    let mut lines = text.trim_end_matches("\r\n").split("\r\n");
-    let mut first = lines.next().unwrap_or_default().split(' ');
-    let method = first.next().unwrap_or_default();
-    let target = first.next().unwrap_or_default();
-    let mut request = Request::new(());
-    *request.method_mut() = Method::from_bytes(method.as_bytes()).map_err(|_| invalid())?;
-    *request.uri_mut() = target.parse::<Uri>().map_err(|_| invalid())?;
-    for line in lines {
-        let (name, value) = line.split_once(':').ok_or_else(invalid)?;
-        // Nothing else of what a peer says about a request is believed or needed.
-        for kept in [header::HOST, header::CONTENT_TYPE] {
-            if name.eq_ignore_ascii_case(kept.as_str()) {
-                let value = HeaderValue::from_str(value.trim_matches([' ', '\t']))
-                    .map_err(|_| invalid())?;
-                request.headers_mut().append(kept, value);
-            }
-        }
-    }
-    Ok((request, length))
-}
-
-/// Returns the body that follows a head: first what came with the head.
-fn arriving<R>(read: R, first: Bytes, length: u64) -> Body
-where
-    R: AsyncRead + Send + Unpin + 'static,
-{
-    let begun = usize::try_from(length)
-        .unwrap_or(usize::MAX)
-        .min(first.len());
-    let first = first.slice(..begun);
-    let left = usize::try_from(length).unwrap_or(usize::MAX) - begun;
-    if left == 0 {
-        return super::full(first);
-    }
-    let pieces =
-        futures_util::stream::try_unfold((read, first, left), async |(mut read, first, left)| {
-            if !first.is_empty() {
-                return Ok(Some((Frame::data(first), (read, Bytes::new(), left))));
-            }
-            if left == 0 {
-                return Ok(None);
-            }
-            let mut piece = BytesMut::with_capacity(left.min(PIECE_BYTES));
-            let mut limited = (&mut read).take(left.min(PIECE_BYTES) as u64);
-            let count = limited
-                .read_buf(&mut piece)
-                .await
-                .map_err(PeerError::Broken)?;
-            if count == 0 {
-                return Err(PeerError::Broken(io::ErrorKind::UnexpectedEof.into()));
-            }
-            Ok(Some((
-                Frame::data(piece.freeze()),
-                (read, Bytes::new(), left - count),
-            )))
-        });
-    Whole {
-        inner: StreamBody::new(Box::pin(pieces)),
-        length,
-    }
-    .boxed_unsync()
-}
-
-/// A body whose length is known before it has arrived.
-struct Whole<B> {
-    inner: B,
-    length: u64,
-}
-
-impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Whole<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.inner).poll_frame(context));
-        if let Some(Ok(frame)) = &frame {
-            let length = frame.data_ref().map_or(0, Bytes::len);
-            this.length = this.length.saturating_sub(length as u64);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.length == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.length)
-    }
-}
-
 fn refused(refusal: Refusal) -> Response<Full<Bytes>> {
     let mut response = refusal.into_response();
     finish(&mut response);
@@ -306,10 +146,12 @@ fn head(status: StatusCode, headers: &HeaderMap, length: usize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
     use serde_json::Value as Json;
+    use tokio::io::AsyncReadExt as _;
 
     use super::*;
-    use crate::{Config, Node};
+    use crate::{Config, Node, p2p::MAX_REQUEST_LINE_BYTES};
 
     const PEER: &str = "12D3KooWC4T1AXU2s2YBgGJ2FeaYVtsKoHZWJeubnWe9SnuSE7Zb";
     const ASKER: &str = "12D3KooWQbb6k91VYokt5K45RdSVM4oyN3QhkCNwwfqy1L3DWbsz";
@@ -354,7 +196,8 @@ mod tests {
     #[tokio::test]
     async fn recorded_requests_are_understood() {
         let json: Json =
-            serde_json::from_str(include_str!("../../tests/vectors/http_over_p2p.json")).unwrap();
+            serde_json::from_str(include_str!("../../../tests/vectors/http_over_p2p.json"))
+                .unwrap();
         let mut understood = 0;
         for case in json["cases"].as_array().unwrap() {
             if case["kind"] != "exchange" {
