@@ -1,6 +1,6 @@
 //! What stands between an HTTP/1 connection and the HTTP library.
 //!
-//! Inward: a request reaches the library only when its head is complete and was found good ([`super::head`]). A bad
+//! Inward: a request reaches the library only when its head is complete and was found good ([`crate::http::head`]). A bad
 //! one is replaced by a harmless request that the service recognises by its number and answers with the refusal,
 //! so that answers keep their order and refusals carry the headers that every answer has. A connection that sends
 //! nothing, or a head too slowly, is closed (Spec: 40 §9, DOS-5, DOS-9).
@@ -8,21 +8,20 @@
 //! Outward: the library drops a `Trailer` header from HTTP/1.0 answers, but reverse proxies commonly speak
 //! HTTP/1.0 to the node behind them and errors travel in that header (Spec: 05 §7.1). Such an answer is given a
 //! stand-in header of the same length, which is put right here, on its way out.
+//!
+//! [`desk`] is what both directions share.
+
+mod desk;
 
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::{Buf as _, BytesMut};
-use http::{HeaderMap, HeaderName, header};
-use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
@@ -34,53 +33,22 @@ use super::{
     stream::Paced,
 };
 
-const STAND_IN: &str = "x-trail";
-const STAND_IN_LINE: &[u8] = b"\r\nx-trail: ";
-const TRAILER_LINE: &[u8] = b"\r\ntrailer: ";
+use desk::put_right;
+
+pub(super) use desk::Desk;
+
 /// What the HTTP library gets to see instead of a bad request.
 const STAND_IN_REQUEST: &[u8] =
     b"GET /refused HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
+
 /// Most bytes before a request line that are only line ends; old clients send one after a body.
 const MAX_LEADING_BYTES: usize = 4;
+
 /// What is read and thrown away after the last answer of a connection, so that the client sees it and not a reset.
 const MAX_LINGER_BYTES: usize = 1 << 20;
+
 /// How long that may take.
 const MAX_LINGER: Duration = Duration::from_secs(2);
-
-/// What the two sides of a connection tell each other.
-#[derive(Debug, Default)]
-pub(super) struct Desk {
-    /// The next answer holds a stand-in header.
-    has_stand_in: AtomicBool,
-    /// Requests that reached the service.
-    seen: AtomicU64,
-    /// Requests that the service has answered.
-    answered: AtomicU64,
-    /// Number of the request that stands for a refused one, and why.
-    refused: Mutex<Option<(u64, HeadRefusal)>>,
-}
-
-impl Desk {
-    /// Takes the next request in order; returns why it is refused, if it stands for one.
-    pub(super) fn take_request(&self) -> Option<HeadRefusal> {
-        let number = self.seen.fetch_add(1, Ordering::AcqRel);
-        let refused = *self.refused.lock();
-        refused.and_then(|(at, refusal)| (at == number).then_some(refusal))
-    }
-
-    /// Says that an answer is ready.
-    pub(super) fn answered(&self) {
-        self.answered.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// Replaces the `Trailer` header of an HTTP/1.0 answer.
-    pub(super) fn stand_in(&self, headers: &mut HeaderMap) {
-        if let Some(message) = headers.remove(header::TRAILER) {
-            headers.insert(HeaderName::from_static(STAND_IN), message);
-            self.has_stand_in.store(true, Ordering::Release);
-        }
-    }
-}
 
 /// Time limits of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -372,18 +340,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Screen<S> {
     }
 }
 
-/// Returns a copy of `head` with the stand-in put right, if it is in there.
-fn put_right(head: &[u8]) -> Option<Vec<u8>> {
-    let at = head
-        .windows(STAND_IN_LINE.len())
-        .position(|window| window == STAND_IN_LINE)?;
-    let mut fixed = head.to_vec();
-    fixed
-        .get_mut(at..at + TRAILER_LINE.len())?
-        .copy_from_slice(TRAILER_LINE);
-    Some(fixed)
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -403,18 +359,6 @@ mod tests {
         };
         let (screen, desk) = Screen::new(Paced::new(near, pacing), patience);
         (screen, desk, far)
-    }
-
-    #[test]
-    fn the_stand_in_has_the_length_of_the_header_it_stands_for() {
-        assert_eq!(STAND_IN.len(), "trailer".len());
-        assert_eq!(STAND_IN_LINE.len(), TRAILER_LINE.len());
-        let fixed = put_right(b"HTTP/1.0 400 Bad Request\r\nx-trail: Unauthorised%21\r\n\r\n");
-        assert_eq!(
-            fixed.unwrap(),
-            b"HTTP/1.0 400 Bad Request\r\ntrailer: Unauthorised%21\r\n\r\n"
-        );
-        assert!(put_right(b"HTTP/1.0 200 OK\r\n\r\n").is_none());
     }
 
     #[tokio::test]
