@@ -1,6 +1,7 @@
 //! The calls, one module per family: parse, ask a service, encode (Spec: 05 §2, §12).
 
 mod admin;
+mod asker;
 mod bats;
 mod core;
 mod direct;

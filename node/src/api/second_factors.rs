@@ -5,9 +5,9 @@ use std::sync::Arc;
 use champ::cbor::Value;
 use pki::wire::second_factor::{FactorName, MethodKind, MultiFactorResponse};
 
-use super::read;
+use super::{asker, read};
 use crate::{
-    auth::{Window, signed_request, use_once},
+    auth::{Window, use_once},
     directory::User,
     error::Refusal,
     http::{Call, Reply, RequestBody},
@@ -74,17 +74,9 @@ async fn changing(call: &Call<'_>) -> Result<Arc<User>, Refusal> {
     Ok(user)
 }
 
-/// Returns the user whose identity key signed the call's own path, and when.
+/// Returns the user of this node whose identity key signed the call's own path, and when.
 async fn authorised(call: &Call<'_>, window: Window) -> Result<(Arc<User>, i64), Refusal> {
-    let auth = call.query.hex("auth")?;
-    let user = call
-        .state
-        .directory
-        .named(call.query.required("username")?)
-        .await?;
-    let key = call.state.identity_key(&user).await?;
-    let now = call.state.clock.now_millis();
-    let millis = signed_request(&key, &auth, call.what.path(), now, window)?;
+    let (user, millis) = asker::by_path(call, window).await?;
     if !user.is_local {
         return Err(Refusal::NotHome);
     }

@@ -6,9 +6,8 @@ use champ::{
 };
 use pki::{boxing::PublicBoxingKey, keys::SIGNATURE_BYTES};
 
-use super::read_bytes;
+use super::{asker, read_bytes};
 use crate::{
-    auth::{Window, signed_time},
     error::Refusal,
     follow_requests,
     http::{Call, Reply, RequestBody},
@@ -53,12 +52,7 @@ fn is_sealed_request(bytes: &[u8]) -> bool {
 }
 
 pub(super) async fn list(call: &Call<'_>) -> Result<Reply, Refusal> {
-    let owner = call.query.owner()?;
-    let auth = call.query.hex("auth")?;
-    let user = call.state.directory.local(&owner).await?;
-    let key = call.state.writing_key(&user, &owner.as_writer()).await?;
-    let now = call.state.clock.now_millis();
-    signed_time(&key, &auth, now, Window::MINUTES_5)?;
+    let (owner, _) = asker::by_time(call).await?;
     let values = follow_requests::list(call.state, &owner)
         .await?
         .iter()

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use champ::cbor::Value;
 use pki::wire::payment::PaymentProperties;
 
+use super::asker;
 use crate::{
-    auth::{Window, signed_time},
     directory::User,
     error::Refusal,
     http::{Call, Reply},
@@ -42,12 +42,7 @@ pub(super) async fn usage(call: &Call<'_>) -> Result<Reply, Refusal> {
 
 /// Returns the user whose identity key signed the time.
 async fn authorised(call: &Call<'_>) -> Result<Arc<User>, Refusal> {
-    let owner = call.query.owner()?;
-    let auth = call.query.hex("auth")?;
-    let user = call.state.directory.local(&owner).await?;
-    let key = call.state.writing_key(&user, &owner.as_writer()).await?;
-    let now = call.state.clock.now_millis();
-    signed_time(&key, &auth, now, Window::MINUTES_5)?;
+    let (owner, user) = asker::by_time(call).await?;
     // A key that was replaced signs for nobody any more.
     if owner != user.identity {
         return Err(Refusal::UnknownOwner(owner.cid().clone()));
