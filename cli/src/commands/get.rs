@@ -1,10 +1,12 @@
 //! `kastro get`: downloads files and folders with the rules of `cp -r`.
 //!
-//! Nothing is written outside the target: every remote name is checked before it becomes a local one, and no
-//! link found in the target is followed. Memory is bounded: small files are fetched in parallel, large ones alone.
+//! Nothing is written outside the target: every remote name is checked before it becomes a local one, and everything is made
+//! in folders held open, below the one that was named; no link found in it is followed. Names that the disk takes for the
+//! same are told apart. Memory is bounded: small files are fetched in parallel, large ones alone.
 
 use std::{
-    fs, io,
+    ffi::{OsStr, OsString},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -18,7 +20,15 @@ use crate::{
     commands::{cat, ls::system_time, tally::Tally},
     connect::{Connected, connect},
     exit::{Class, Failure},
-    local::{fetch::resume, name, name::Platform, partial::PartialFile},
+    human::printable,
+    local::{
+        fetch::resume,
+        folder::Folder,
+        name,
+        name::Platform,
+        partial::PartialFile,
+        spelling::{LocalName, Naming},
+    },
     output::Output,
     progress::Progress,
     remote_path::absolute,
@@ -62,12 +72,15 @@ async fn get(args: &GetArgs, connected: &Connected, output: Output) -> Result<()
         progress: Progress::start(output, "get"),
         output,
     };
+    let (folder, name) = holding(&target)?;
     let mut tally = Tally::default();
     if entry.is_directory {
-        download.tree(source, target, &mut tally).await?;
+        let folder = make_folder(&folder, &name)?;
+        download.tree(source, folder, &mut tally).await?;
     } else {
         // One file fails with its own reason and exit code.
-        match download.file(&source, &target, &entry, None).await? {
+        let place = (&folder, &*name);
+        match download.file(&source, place, &entry, None).await? {
             Outcome::Done(bytes) => tally.file(bytes),
             Outcome::Skipped => tally.skipped += 1,
         }
@@ -93,14 +106,15 @@ async fn thumbnail(
         return output.bytes(thumbnail.image());
     }
     let target = target(&args.target, own_name.map_or("", String::as_str))?;
-    if fs::symlink_metadata(&target).is_ok() && !args.force {
+    let write = |error: io::Error| Failure::local("write", &target, &error);
+    let (folder, name) = holding(&target)?;
+    if folder.look(&name).map_err(write)?.is_some() && !args.force {
         let message = format!("{} exists", target.display());
         return Err(Failure::new(Class::Exists, message).help("--force replaces it"));
     }
-    let write = |error: io::Error| Failure::local("write", &target, &error);
-    let mut partial = PartialFile::create(&target).map_err(write)?;
+    let mut partial = PartialFile::create(&folder, &name).map_err(write)?;
     partial.append(thumbnail.image()).map_err(write)?;
-    partial.finish(None).map_err(write)?;
+    partial.finish(None, args.force).map_err(write)?;
     let mut tally = Tally::default();
     tally.file(u64::try_from(thumbnail.image().len()).unwrap_or(u64::MAX));
     tally.finish("downloaded", output)
@@ -144,24 +158,19 @@ enum Outcome {
 }
 
 impl Download {
-    /// Downloads a folder with everything below it.
-    async fn tree(
-        &self,
-        source: String,
-        target: PathBuf,
-        tally: &mut Tally,
-    ) -> Result<(), Failure> {
-        let mut folders = vec![(source, target, None::<FoundEntry>)];
+    /// Downloads what is in a folder, with everything below it.
+    async fn tree(&self, source: String, root: Folder, tally: &mut Tally) -> Result<(), Failure> {
+        let mut folders = vec![(source, Vec::new(), None::<FoundEntry>)];
         let mut running = FuturesUnordered::new();
-        while let Some((remote, local, found)) = folders.pop() {
-            match make_folder(&local) {
-                Ok(()) => tally.folders += 1,
-                Err(failure) if tally.folders == 0 => return Err(failure),
+        while let Some((remote, names, found)) = folders.pop() {
+            let (local, mut naming) = match make_folders(&root, &names) {
+                Ok(made) => made,
                 Err(failure) => {
                     self.problem(tally, &remote, &failure);
                     continue;
                 }
-            }
+            };
+            tally.folders += 1;
             // Only the topmost folder is looked up by its path; the rest is found on the way.
             let reader = match found {
                 Some(found) => self.session.read_found(found),
@@ -195,11 +204,23 @@ impl Download {
                         self.problem(tally, &remote, &failure);
                         continue;
                     }
-                    let local = local.join(&entry.name);
+                    let name = match local_name(&mut naming, &entry.name) {
+                        Ok(LocalName { name, why }) => {
+                            self.tell(&remote, &name, why.as_deref());
+                            name
+                        }
+                        Err(failure) => {
+                            self.problem(tally, &remote, &failure);
+                            continue;
+                        }
+                    };
                     if entry.is_directory {
-                        folders.push((remote, local, Some(found)));
+                        let mut names = names.clone();
+                        names.push(name);
+                        folders.push((remote, names, Some(found)));
                         continue;
                     }
+                    let local = local.clone();
                     self.progress.expect(entry.size_bytes.unwrap_or(0));
                     while running.len() >= MAX_FILES_AT_ONCE {
                         let Some(ended) = running.next().await else {
@@ -208,7 +229,8 @@ impl Download {
                         self.count(tally, ended);
                     }
                     running.push(async move {
-                        let outcome = self.file(&remote, &local, &entry, Some(&found)).await;
+                        let place = (&local, OsStr::new(&name));
+                        let outcome = self.file(&remote, place, &entry, Some(&found)).await;
                         (remote, outcome)
                     });
                 }
@@ -224,19 +246,22 @@ impl Download {
     async fn file(
         &self,
         remote: &str,
-        local: &Path,
+        (folder, name): (&Folder, &OsStr),
         entry: &Entry,
         found: Option<&FoundEntry>,
     ) -> Result<Outcome, Failure> {
+        let local = folder.path().join(name);
         let modified = entry.modified.map(system_time);
-        match fs::symlink_metadata(local) {
-            Ok(found) if !found.is_file() => {
+        let there = folder.look(name);
+        let there = there.map_err(|error| Failure::local("read", &local, &error))?;
+        match &there {
+            Some(found) if !found.is_file() => {
                 return Err(Failure::new(
                     Class::Exists,
                     format!("{} exists and is not a file", local.display()),
                 ));
             }
-            Ok(found) => {
+            Some(found) => {
                 let same_size = Some(found.len()) == entry.size_bytes;
                 if same_size && modified.is_some() && found.modified().ok() == modified {
                     self.progress.done(found.len());
@@ -250,21 +275,21 @@ impl Download {
                     .help("--force replaces it"));
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Failure::local("read", local, &error)),
+            None => {}
         }
+        let replaces = there.is_some();
         let _budget = self.reserve(entry.size_bytes.unwrap_or(u64::MAX)).await?;
         self.progress.at(remote);
         if let Some(found) = found {
             let file = self.session.open_found(found, remote)?;
-            match content(&self.progress, remote, local, &file).await {
+            match content(&self.progress, remote, (folder, name), replaces, &file).await {
                 // The file was changed since its folder was read, and the node has dropped the old blocks.
                 Err(failure) if failure.class == Class::Damaged => {}
                 done => return done.map(Outcome::Done),
             }
         }
         let file = self.session.open_file(remote).await?;
-        let fetched = content(&self.progress, remote, local, &file).await;
+        let fetched = content(&self.progress, remote, (folder, name), replaces, &file).await;
         fetched.map(Outcome::Done)
     }
 
@@ -292,17 +317,43 @@ impl Download {
         self.progress
             .pause(|| tally.problem(item, failure, self.output));
     }
+
+    fn tell(&self, remote: &str, name: &str, why: Option<&str>) {
+        tell(&self.progress, self.output, remote, name, why);
+    }
+}
+
+/// Tells that an item has another name here.
+pub(crate) fn tell(
+    progress: &Progress,
+    output: Output,
+    remote: &str,
+    name: &str,
+    why: Option<&str>,
+) {
+    if let Some(why) = why {
+        let text = format!("{remote}: {why}; it is `{name}` here");
+        progress.pause(|| output.hint(&printable(&text)));
+    }
 }
 
 /// Fetches the content of an open file into a partial file, puts that in place, and returns the size.
 pub(crate) async fn content(
     progress: &Progress,
     remote: &str,
-    local: &Path,
+    place: (&Folder, &OsStr),
+    replaces: bool,
     file: &RemoteFile,
 ) -> Result<u64, Failure> {
-    let write = |error: io::Error| Failure::local("write", local, &error);
-    let resumed = tokio::task::block_in_place(|| resume(file, local, |_| {})).map_err(write)?;
+    let local = place.0.path().join(place.1);
+    let write = |error: io::Error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Failure::new(
+            Class::Exists,
+            format!("{} was made meanwhile", local.display()),
+        ),
+        _ => Failure::local("write", &local, &error),
+    };
+    let resumed = tokio::task::block_in_place(|| resume(file, place, |_| {})).map_err(write)?;
     let (mut partial, mut bytes) = (resumed.partial, resumed.bytes);
     progress.done(bytes);
     let mut chunks = file.chunks(resumed.first_chunk);
@@ -330,22 +381,49 @@ pub(crate) async fn content(
         .help("nothing was kept; ask the node's operator for a check"));
     }
     let modified = system_time(file.properties().modified);
-    partial.finish(Some(modified)).map_err(write)?;
+    partial.finish(Some(modified), replaces).map_err(write)?;
     Ok(bytes)
 }
 
-/// Makes a local folder, or accepts one that is there. A link to a folder is not one.
-pub(crate) fn make_folder(path: &Path) -> Result<(), Failure> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => Ok(()),
-        Ok(_) => Err(Failure::new(
-            Class::Exists,
-            format!("{} exists and is not a folder", path.display()),
-        )),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir(path).map_err(|error| Failure::local("make the folder", path, &error))
+/// Opens the folder that a target is in.
+pub(crate) fn holding(target: &Path) -> Result<(Folder, OsString), Failure> {
+    Folder::holding(target).map_err(|error| Failure::local("write", target, &error))
+}
+
+/// Opens a folder, which is made when it is not there. A link to a folder is not one.
+pub(crate) fn make_folder(parent: &Folder, name: &OsStr) -> Result<Folder, Failure> {
+    parent.enter_or_make(name).map_err(|error| {
+        let path = parent.path().join(name);
+        match error.kind() {
+            io::ErrorKind::NotADirectory => Failure::new(
+                Class::Exists,
+                format!("{} exists and is not a folder", path.display()),
+            ),
+            _ => Failure::local("make the folder", &path, &error),
         }
-        Err(error) => Err(Failure::local("read", path, &error)),
+    })
+}
+
+/// Opens a folder below another, and looks at the names in it. Those on the way are made when they are not there.
+pub(crate) fn make_folders(root: &Folder, names: &[String]) -> Result<(Folder, Naming), Failure> {
+    let mut folder = root.clone();
+    for name in names {
+        folder = make_folder(&folder, OsStr::new(name))?;
+    }
+    let naming = Naming::of(&folder);
+    let naming = naming.map_err(|error| Failure::local("read", folder.path(), &error))?;
+    Ok((folder, naming))
+}
+
+/// Returns the local name of an item.
+pub(crate) fn local_name(naming: &mut Naming, name: &str) -> Result<LocalName, Failure> {
+    match naming.local(name) {
+        Ok(Some(local)) => Ok(local),
+        Ok(None) => Err(Failure::new(
+            Class::Exists,
+            "the name that it would have here is taken",
+        )),
+        Err(error) => Err(Failure::local("look for", Path::new(name), &error)),
     }
 }
 
@@ -374,15 +452,56 @@ mod tests {
         assert_eq!(target(base, "..").unwrap_err().class, Class::NotAllowed);
     }
 
-    #[cfg(unix)]
     #[test]
     fn a_link_in_the_target_is_not_followed() {
         let folder = tempfile::tempdir().unwrap();
         let elsewhere = tempfile::tempdir().unwrap();
         let link = folder.path().join("sub");
         std::os::unix::fs::symlink(elsewhere.path(), &link).unwrap();
-        assert_eq!(make_folder(&link).unwrap_err().class, Class::Exists);
-        make_folder(&folder.path().join("new")).unwrap();
-        make_folder(&folder.path().join("new")).unwrap();
+        let folder = Folder::open(folder.path()).unwrap();
+        let made = |name: &str| make_folder(&folder, OsStr::new(name));
+        assert_eq!(made("sub").unwrap_err().class, Class::Exists);
+        made("new").unwrap();
+        made("new").unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn fs_2_names_that_meet_on_the_disk_are_all_downloaded() {
+        use crate::{
+            local::folder::NameRules,
+            sync::folding::{NAMES, QUIET, here, put, session},
+        };
+        let disk = tempfile::tempdir().unwrap();
+        let session = session().await;
+        session.make_folders("/alice/t/D").await.unwrap();
+        session.make_folder("/alice/t/d").await.unwrap();
+        for name in NAMES {
+            put(&session, &format!("/alice/t/{name}x"), name).await;
+        }
+        put(&session, "/alice/t/D/f", "in D").await;
+        put(&session, "/alice/t/d/F", "in d").await;
+        // The second time everything is there already.
+        for (files, skipped) in [(9, 0), (0, 9)] {
+            let download = Download {
+                session: session.clone(),
+                force: false,
+                budget: Arc::new(Semaphore::new(BUDGET_UNITS)),
+                progress: Progress::start(QUIET, "get"),
+                output: QUIET,
+            };
+            let root = Folder::with_rules(disk.path(), NameRules::Folding).unwrap();
+            let mut tally = Tally::default();
+            let got = download.tree("/alice/t".to_owned(), root, &mut tally);
+            got.await.unwrap();
+            let counts = (tally.files, tally.skipped, tally.problems, tally.folders);
+            assert_eq!(counts, (files, skipped, 0, 3));
+            let found = here(disk.path());
+            let mut contents: Vec<&str> = found.values().map(String::as_str).collect();
+            contents.sort_unstable();
+            let mut expected = NAMES.to_vec();
+            expected.extend(["in D", "in d"]);
+            expected.sort_unstable();
+            assert_eq!(contents, expected, "{found:?}");
+        }
     }
 }

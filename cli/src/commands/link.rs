@@ -1,6 +1,8 @@
 //! `kastro link`: secret links, made, listed, taken back, and opened.
 
 use std::{
+    ffi::OsStr,
+    fs::Metadata,
     io::{self, Read as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -19,7 +21,7 @@ use crate::{
     connect::{Missing, Reached, connect, default_place, named_place},
     exit::{Class, Failure},
     human::{self, printable},
-    local::{name, name::Platform},
+    local::{folder::Folder, name, name::Platform, spelling::LocalName},
     output::Output,
     password::{self, Password},
     progress::Progress,
@@ -232,19 +234,21 @@ impl Visit {
         target: PathBuf,
         tally: &mut Tally,
     ) -> Result<(), Failure> {
+        let (parent, name) = get::holding(&target)?;
         if !item.properties().is_directory {
-            return self.file(&item, &target, tally).await;
+            return self.file(&item, (&parent, &name), tally).await;
         }
-        let mut folders = vec![(item, target)];
-        while let Some((folder, local)) = folders.pop() {
-            match get::make_folder(&local) {
-                Ok(()) => tally.folders += 1,
-                Err(failure) if tally.folders == 0 => return Err(failure),
+        let root = get::make_folder(&parent, &name)?;
+        let mut folders = vec![(item, Vec::new())];
+        while let Some((folder, names)) = folders.pop() {
+            let (local, mut naming) = match get::make_folders(&root, &names) {
+                Ok(made) => made,
                 Err(failure) => {
                     self.problem(tally, folder.path(), &failure);
                     continue;
                 }
-            }
+            };
+            tally.folders += 1;
             let listing = match folder.list().await {
                 Ok(listing) => listing,
                 Err(error) => {
@@ -264,13 +268,22 @@ impl Visit {
                     self.problem(tally, &path, &failure);
                     continue;
                 }
-                let local = local.join(&entry.name);
-                let done = match folder.below(&[&entry.name]).await {
-                    Ok(item) if item.properties().is_directory => {
-                        folders.push((item, local));
+                let LocalName { name, why } = match get::local_name(&mut naming, &entry.name) {
+                    Ok(local) => local,
+                    Err(failure) => {
+                        self.problem(tally, &path, &failure);
                         continue;
                     }
-                    Ok(item) => self.file(&item, &local, tally).await,
+                };
+                get::tell(&self.progress, self.output, &path, &name, why.as_deref());
+                let done = match folder.below(&[&entry.name]).await {
+                    Ok(item) if item.properties().is_directory => {
+                        let mut names = names.clone();
+                        names.push(name);
+                        folders.push((item, names));
+                        continue;
+                    }
+                    Ok(item) => self.file(&item, (&local, OsStr::new(&name)), tally).await,
                     Err(error) => Err(error.into()),
                 };
                 if let Err(failure) = done {
@@ -284,14 +297,14 @@ impl Visit {
     async fn file(
         &self,
         item: &PublishedItem,
-        local: &Path,
+        place: (&Folder, &OsStr),
         tally: &mut Tally,
     ) -> Result<(), Failure> {
-        let found = std::fs::symlink_metadata(local);
-        let is_in_the_way = found
-            .as_ref()
-            .is_ok_and(|found| !found.is_file() || !self.force);
-        if is_in_the_way {
+        let local = place.0.path().join(place.1);
+        let found = place.0.look(place.1);
+        let found = found.map_err(|error| Failure::local("read", &local, &error))?;
+        let is_in_the_way = |found: &Metadata| !found.is_file() || !self.force;
+        if found.as_ref().is_some_and(is_in_the_way) {
             return Err(
                 Failure::new(Class::Exists, format!("{} exists", local.display()))
                     .help("--force replaces a file"),
@@ -300,7 +313,8 @@ impl Visit {
         let file = item.file().await?;
         self.progress.expect(file.size());
         self.progress.at(item.path());
-        let bytes = get::content(&self.progress, item.path(), local, &file).await?;
+        let replaces = found.is_some();
+        let bytes = get::content(&self.progress, item.path(), place, replaces, &file).await?;
         tally.file(bytes);
         Ok(())
     }

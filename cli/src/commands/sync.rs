@@ -6,13 +6,14 @@ use crate::{
     args::SyncArgs,
     connect::{Connected, connect},
     exit::{Class, Failure},
+    local::folder::NameRules,
     output::Output,
     remote_path::absolute,
     session::{self, Place},
     sync::{
         plan::Direction,
         report::Report,
-        run::{Seen, Task, absolute_folder, device_name},
+        run::{Memory, Task, absolute_folder, device_name},
         state::{Pair, State},
         tree::Known,
         watch::{Changes, Woken},
@@ -55,6 +56,7 @@ async fn synchronize(
     let mut state = State::open(&folder, pair)?;
     let task = Task {
         local,
+        names: NameRules::OfTheDisk,
         remote,
         direction: match (args.up, args.down) {
             (true, _) => Direction::Up,
@@ -68,13 +70,13 @@ async fn synchronize(
         thumbnails: Thumbnailer::new(!args.no_thumbnails),
     };
     let mut report = Report::new(output);
-    let mut seen = None;
+    let mut memory = Memory::default();
     let done = task
         .run(
             &connected.session,
             &mut state,
             &mut report,
-            &mut seen,
+            &mut memory,
             output,
         )
         .await;
@@ -93,7 +95,7 @@ async fn synchronize(
         &task,
         connected,
         (&mut state, &mut report),
-        seen,
+        memory,
         output,
     )
     .await
@@ -123,7 +125,7 @@ async fn watch(
     task: &Task,
     connected: &Connected,
     (state, report): (&mut State, &mut Report),
-    mut seen: Option<Seen>,
+    mut memory: Memory,
     output: Output,
 ) -> Result<(), Failure> {
     let session = &connected.session;
@@ -135,7 +137,7 @@ async fn watch(
             .known()
             .iter()
             .filter_map(|(path, known)| match known {
-                Known::Folder { .. } => Some(path.as_str()),
+                Known::Folder { .. } => Some(memory.local_path(&task.local, path)),
                 Known::File { .. } => None,
             });
         let changes = Changes::of(&task.local, folders);
@@ -146,7 +148,7 @@ async fn watch(
             let is_changed = woken == Woken::Local
                 || is_retry
                 || is_due
-                || Task::is_changed_there(session, seen.as_ref())
+                || Task::is_changed_there(session, &memory)
                     .await
                     .unwrap_or(true);
             if is_changed {
@@ -154,7 +156,7 @@ async fn watch(
                     since_full_look = tokio::time::Instant::now();
                 }
                 let before = state.known().len();
-                let done = task.run(session, state, report, &mut seen, output).await;
+                let done = task.run(session, state, report, &mut memory, output).await;
                 is_retry = done.is_err();
                 if let Err(failure) = done {
                     pass_over(failure, output)?;

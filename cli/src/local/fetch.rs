@@ -3,12 +3,12 @@
 //! What an earlier attempt left belongs to one state of the remote file, which is part of its hidden name, and is kept as
 //! far as its chunks have the hashes that the file's tree of hashes tells; without one everything is fetched again.
 
-use std::{io, path::Path};
+use std::{ffi::OsStr, io};
 
 use cryptree::client::RemoteFile;
 use sha2::{Digest, Sha256};
 
-use super::partial::PartialFile;
+use super::{folder::Folder, partial::PartialFile};
 
 /// A download that begins where an earlier one stopped.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct Resumed {
 /// Of the file system; `WouldBlock` when another process downloads to the same name.
 pub fn resume(
     file: &RemoteFile,
-    target: &Path,
+    (folder, name): (&Folder, &OsStr),
     mut on_kept: impl FnMut(&[u8]),
 ) -> io::Result<Resumed> {
     let hashes = file.properties().tree_hash.as_ref();
@@ -36,12 +36,12 @@ pub fn resume(
     // One chunk is fetched in one go, and without hashes nothing tells what is right.
     let Some(hashes) = hashes.filter(|_| file.size() > CHUNK_BYTES as u64) else {
         return Ok(Resumed {
-            partial: PartialFile::create(target)?,
+            partial: PartialFile::create(folder, name)?,
             first_chunk: 0,
             bytes: 0,
         });
     };
-    let mut partial = PartialFile::take_up(target, &file.version().to_string())?;
+    let mut partial = PartialFile::take_up(folder, name, &file.version().to_string())?;
     let first_chunk = partial.keep_while(CHUNK_BYTES, |index, chunk| {
         let is_right = hashes.get(index) == Some(Sha256::digest(chunk).into());
         if is_right {

@@ -2,7 +2,9 @@
 
 pub mod cache;
 pub mod fetch;
+pub mod folder;
 pub mod name;
 pub mod partial;
 pub mod private;
+pub mod spelling;
 pub mod walk;

@@ -4,33 +4,38 @@
 //! most one hidden file, which the next attempt goes on with or replaces.
 
 use std::{
-    fs::{File, Metadata, OpenOptions, TryLockError},
+    ffi::{OsStr, OsString},
+    fs::{File, Metadata, TryLockError},
     io::{self, Read, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
     time::SystemTime,
 };
 
 use sha2::{Digest, Sha256};
 
+use super::folder::Folder;
+
 /// A file being downloaded. Removed on drop unless [`Self::finish`] was called, or it can be taken up later.
 #[derive(Debug)]
 pub struct PartialFile {
     file: Option<File>,
-    hidden: PathBuf,
-    target: PathBuf,
+    folder: Folder,
+    /// Empty once the file has its own name.
+    hidden: String,
+    target: OsString,
     position: u64,
     /// What is there when this is dropped is worth something to the next attempt.
     stays: bool,
 }
 
 impl PartialFile {
-    /// Opens an empty hidden file beside `target`, removed on drop.
+    /// Opens an empty hidden file in a folder, to become `target` there; removed on drop.
     ///
     /// # Errors
     ///
     /// Of the file system; `WouldBlock` when another process downloads to the same name.
-    pub fn create(target: &Path) -> io::Result<Self> {
-        let partial = Self::open(target, &hidden_name(target)?)?;
+    pub fn create(folder: &Folder, target: impl AsRef<OsStr>) -> io::Result<Self> {
+        let target = target.as_ref();
+        let partial = Self::open(folder, target, hidden_name(target))?;
         partial.file()?.set_len(0)?;
         Ok(partial)
     }
@@ -41,23 +46,19 @@ impl PartialFile {
     /// # Errors
     ///
     /// As [`Self::create`].
-    pub fn take_up(target: &Path, state: &str) -> io::Result<Self> {
-        let common = hidden_name(target)?;
+    pub fn take_up(folder: &Folder, target: impl AsRef<OsStr>, state: &str) -> io::Result<Self> {
+        let target = target.as_ref();
+        let common = hidden_name(target);
         let own = format!("{common}-{}", state.get(..STATE_CHARS).unwrap_or(state));
-        let folder = match target.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        for entry in std::fs::read_dir(folder)?.flatten() {
-            let name = entry.file_name();
+        for name in folder.names()? {
             if let Some(name) = name.to_str()
                 && name.starts_with(&common)
                 && name != own
             {
-                let _ = std::fs::remove_file(entry.path());
+                let _ = folder.remove_file(name);
             }
         }
-        let mut partial = Self::open(target, &own)?;
+        let mut partial = Self::open(folder, target, own)?;
         partial.stays = true;
         Ok(partial)
     }
@@ -98,16 +99,15 @@ impl PartialFile {
         self.file.as_ref().ok_or_else(closed)
     }
 
-    fn open(target: &Path, hidden_name: &str) -> io::Result<Self> {
-        let hidden = target.with_file_name(hidden_name);
-        let file = match own_file(&hidden, false) {
+    fn open(folder: &Folder, target: &OsStr, hidden: String) -> io::Result<Self> {
+        let file = match folder.open_own(&hidden, false) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                match own_file(&hidden, true) {
+                match folder.open_own(&hidden, true) {
                     Ok(file) if is_ours(&file.metadata()?) => file,
                     // Somebody has put a link or a file of theirs there, in a folder that many can write.
                     _ => {
-                        std::fs::remove_file(&hidden)?;
-                        own_file(&hidden, false)?
+                        folder.remove_file(&hidden)?;
+                        folder.open_own(&hidden, false)?
                     }
                 }
             }
@@ -125,8 +125,9 @@ impl PartialFile {
         }
         Ok(Self {
             file: Some(file),
+            folder: folder.clone(),
             hidden,
-            target: target.to_path_buf(),
+            target: target.to_owned(),
             position: 0,
             stays: false,
         })
@@ -150,17 +151,17 @@ impl PartialFile {
         Ok(())
     }
 
-    /// Completes the file, gives it its name and modification time, and returns how it looks.
+    /// Completes the file, gives it its name and modification time, and returns how it looks. A file that has the name is
+    /// replaced only if `replaces` says so.
     ///
     /// # Errors
     ///
-    /// Of the file system.
-    pub fn finish(mut self, modified: Option<SystemTime>) -> io::Result<Metadata> {
+    /// Of the file system; `AlreadyExists` when something has the name that is not to be replaced.
+    pub fn finish(mut self, modified: Option<SystemTime>, replaces: bool) -> io::Result<Metadata> {
         let file = self.file.take().ok_or_else(closed)?;
         file.set_len(self.position)?;
-        #[cfg(unix)]
         file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(finished_mode()))?;
-        if self.position >= SYNCED_BYTES || std::fs::symlink_metadata(&self.target).is_ok() {
+        if self.position >= SYNCED_BYTES || replaces {
             // What it replaces must not be gone before this is on the disk.
             file.sync_all()?;
         }
@@ -168,7 +169,11 @@ impl PartialFile {
             file.set_modified(modified)?;
         }
         let found = file.metadata()?;
-        std::fs::rename(&self.hidden, &self.target)?;
+        let folder = &self.folder;
+        match replaces {
+            true => folder.replace(&self.hidden, folder, &self.target)?,
+            false => folder.rename(&self.hidden, folder, &self.target)?,
+        }
         self.hidden.clear();
         Ok(found)
     }
@@ -177,52 +182,28 @@ impl PartialFile {
 impl Drop for PartialFile {
     fn drop(&mut self) {
         let is_worth_keeping = self.stays && self.position > 0;
-        if !self.hidden.as_os_str().is_empty() && !is_worth_keeping {
-            let _ = std::fs::remove_file(&self.hidden);
+        if !self.hidden.is_empty() && !is_worth_keeping {
+            let _ = self.folder.remove_file(&self.hidden);
         }
     }
 }
 
 /// Returns how the hidden names for a target begin.
-fn hidden_name(target: &Path) -> io::Result<String> {
-    let name = target
-        .file_name()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no file name"))?;
+fn hidden_name(target: &OsStr) -> String {
     // The name itself would not fit when it is as long as names can be.
-    let digest = Sha256::digest(name.as_encoded_bytes());
+    let digest = Sha256::digest(target.as_encoded_bytes());
     let digest = data_encoding::HEXLOWER.encode(digest.get(..8).unwrap_or_default());
-    Ok(format!("{PART_PREFIX}{digest}"))
-}
-
-/// Opens the hidden file, new or there already, for its owner alone and without following a link.
-fn own_file(hidden: &Path, is_there: bool) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(!is_there);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        // A pipe that nobody reads must not hold us up either.
-        options
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .mode(HIDDEN_MODE);
-    }
-    options.open(hidden)
+    format!("{PART_PREFIX}{digest}")
 }
 
 /// Returns true when nobody else can read or write what is in a file that was there.
 fn is_ours(found: &Metadata) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let is_private = found.mode() & 0o077 == 0 && found.nlink() == 1;
-        found.is_file() && is_private && found.uid() == own_id()
-    }
-    #[cfg(not(unix))]
-    found.is_file()
+    use std::os::unix::fs::MetadataExt;
+    let is_private = found.mode() & 0o077 == 0 && found.nlink() == 1;
+    found.is_file() && is_private && found.uid() == own_id()
 }
 
 /// Returns the user that this process acts as; nobody, where the system does not tell.
-#[cfg(unix)]
 fn own_id() -> u32 {
     static ID: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
     *ID.get_or_init(|| {
@@ -234,7 +215,6 @@ fn own_id() -> u32 {
 }
 
 /// Returns the permissions that a finished file gets: those of any new file of this process, where the system tells.
-#[cfg(unix)]
 fn finished_mode() -> u32 {
     static MODE: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
     *MODE.get_or_init(|| {
@@ -244,7 +224,6 @@ fn finished_mode() -> u32 {
 }
 
 /// Returns what Linux says of this process.
-#[cfg(unix)]
 fn status(key: &str) -> Option<String> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let value = status.lines().find_map(|line| line.strip_prefix(key))?;
@@ -257,8 +236,7 @@ fn closed() -> io::Error {
 
 /// How the hidden names begin.
 pub const PART_PREFIX: &str = ".kastro-part-";
-/// Permissions of a hidden file.
-#[cfg(unix)]
+/// Permissions of a file where the system does not tell those of a new one.
 const HIDDEN_MODE: u32 = 0o600;
 /// New files at least this long are on the disk before they get their name; a shorter one that a power cut takes back has
 /// no content and is fetched again.
@@ -271,19 +249,29 @@ const HOLE_BYTES_I64: i64 = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{path::Path, time::Duration};
 
     use super::*;
+
+    fn create(target: &Path) -> io::Result<PartialFile> {
+        let (folder, name) = Folder::holding(target)?;
+        PartialFile::create(&folder, name)
+    }
+
+    fn take_up(target: &Path, state: &str) -> io::Result<PartialFile> {
+        let (folder, name) = Folder::holding(target)?;
+        PartialFile::take_up(&folder, name, state)
+    }
 
     #[test]
     fn nothing_is_seen_before_it_is_complete() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("a.txt");
-        let mut partial = PartialFile::create(&target).unwrap();
+        let mut partial = create(&target).unwrap();
         partial.append(b"hello").unwrap();
         assert!(!target.exists());
         let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        partial.finish(Some(modified)).unwrap();
+        partial.finish(Some(modified), false).unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"hello");
         assert_eq!(target.metadata().unwrap().modified().unwrap(), modified);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -294,7 +282,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("a.txt");
         std::fs::write(&target, b"old").unwrap();
-        let mut partial = PartialFile::create(&target).unwrap();
+        let mut partial = create(&target).unwrap();
         partial.append(b"new").unwrap();
         drop(partial);
         assert_eq!(std::fs::read(&target).unwrap(), b"old");
@@ -302,15 +290,28 @@ mod tests {
     }
 
     #[test]
+    fn what_came_meanwhile_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("a.txt");
+        let mut partial = create(&target).unwrap();
+        partial.append(b"new").unwrap();
+        std::fs::write(&target, b"from elsewhere").unwrap();
+        let error = partial.finish(None, false).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&target).unwrap(), b"from elsewhere");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn what_is_right_is_gone_on_with_and_other_states_are_not() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("a.txt");
-        let mut partial = PartialFile::take_up(&target, "one").unwrap();
+        let mut partial = take_up(&target, "one").unwrap();
         assert_eq!(partial.keep_while(4, |_, _| true).unwrap(), 0);
         partial.append(b"aaaabbbbcc").unwrap();
         drop(partial);
         let mut seen = Vec::new();
-        let mut partial = PartialFile::take_up(&target, "one").unwrap();
+        let mut partial = take_up(&target, "one").unwrap();
         let kept = partial.keep_while(4, |index, chunk| {
             seen.push((index, chunk.to_vec()));
             chunk == b"aaaa"
@@ -318,12 +319,12 @@ mod tests {
         assert_eq!(kept.unwrap(), 1);
         assert_eq!(seen.len(), 2);
         partial.append(b"XXXX").unwrap();
-        partial.finish(None).unwrap();
+        partial.finish(None, true).unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"aaaaXXXX");
-        let mut partial = PartialFile::take_up(&target, "two").unwrap();
+        let mut partial = take_up(&target, "two").unwrap();
         partial.append(b"aaaa").unwrap();
         drop(partial);
-        let mut partial = PartialFile::take_up(&target, "three").unwrap();
+        let mut partial = take_up(&target, "three").unwrap();
         assert_eq!(partial.keep_while(4, |_, _| true).unwrap(), 0);
         drop(partial);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -333,8 +334,8 @@ mod tests {
     fn two_downloads_to_one_name_do_not_mix() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("a.txt");
-        let _first = PartialFile::create(&target).unwrap();
-        let second = PartialFile::create(&target).unwrap_err();
+        let _first = create(&target).unwrap();
+        let second = create(&target).unwrap_err();
         assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
     }
 
@@ -344,13 +345,12 @@ mod tests {
         let target = folder.path().join("sparse");
         let mut content = vec![1_u8; HOLE_BYTES];
         content.resize(5 * HOLE_BYTES + 17, 0);
-        let mut partial = PartialFile::create(&target).unwrap();
+        let mut partial = create(&target).unwrap();
         partial.append(&content).unwrap();
-        partial.finish(None).unwrap();
+        partial.finish(None, true).unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), content);
     }
 
-    #[cfg(unix)]
     #[test]
     fn fs_4_what_somebody_planted_is_neither_followed_nor_written() {
         use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -358,7 +358,7 @@ mod tests {
         let target = folder.path().join("a.txt");
         let victim = folder.path().join("victim");
         std::fs::write(&victim, b"keep").unwrap();
-        let hidden = PartialFile::create(&target).unwrap().hidden.clone();
+        let hidden = folder.path().join(&create(&target).unwrap().hidden);
         let plants: [&dyn Fn(); 3] = [
             &|| std::os::unix::fs::symlink(&victim, &hidden).unwrap(),
             &|| std::fs::hard_link(&victim, &hidden).unwrap(),
@@ -373,13 +373,13 @@ mod tests {
             let planted = std::fs::symlink_metadata(&hidden).unwrap();
             // As long as somebody has it open its number is not given out again.
             let _spy = File::open(&hidden).unwrap();
-            let mut partial = PartialFile::create(&target).unwrap();
+            let mut partial = create(&target).unwrap();
             let found = std::fs::symlink_metadata(&hidden).unwrap();
             assert!(found.is_file());
             assert!(planted.is_symlink() || found.ino() != planted.ino());
             assert_eq!(found.mode() & 0o777, 0o600, "nobody else reads along");
             partial.append(b"new").unwrap();
-            partial.finish(None).unwrap();
+            partial.finish(None, true).unwrap();
             assert_eq!(std::fs::read(&target).unwrap(), b"new");
             assert_eq!(std::fs::read(&victim).unwrap(), b"keep");
         }
@@ -390,6 +390,6 @@ mod tests {
         assert_eq!(mode(&target), mode(&other));
         // What cannot be put aside is not written over.
         std::fs::create_dir(&hidden).unwrap();
-        assert!(PartialFile::create(&target).is_err());
+        assert!(create(&target).is_err());
     }
 }

@@ -4,7 +4,7 @@
 //! cannot be seen is never taken for deleted.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs::{self, File, Metadata},
     io::{self, Read},
     path::Path,
@@ -17,9 +17,9 @@ use cryptree::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    alias::{Aliases, below},
     ignore::Ignored,
-    tree::{Hash, Known, Local, Stamp},
+    places::Places,
+    tree::{Hash, Known, Local, Remote, Stamp},
 };
 use crate::{
     commands::put::timestamp,
@@ -40,7 +40,8 @@ pub struct Here {
     pub ignored: Ignored,
 }
 
-/// Reads everything below `root`; what has a shortened name here gets its own.
+/// Reads everything below `root`; what has a name here in the stead of its own, by the agreement and the account, gets that,
+/// and is noted in `places`.
 ///
 /// # Errors
 ///
@@ -48,12 +49,13 @@ pub struct Here {
 pub fn read(
     root: &Path,
     known: &BTreeMap<String, Known>,
-    aliases: &Aliases,
+    remote: &BTreeMap<String, Remote>,
+    places: &mut Places,
 ) -> Result<Here, Failure> {
     let mut here = Here::default();
     let mut folders = vec![String::new()];
     while let Some(folder) = folders.pop() {
-        let local = below(root, &folder);
+        let local = places.below(root, &folder);
         let entries = fs::read_dir(&local).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let entries = match entries {
             Ok(entries) => entries,
@@ -65,6 +67,9 @@ pub fn read(
             }
         };
         here.ignored.read(&folder, &local)?;
+        let names: Vec<_> = entries.iter().map(fs::DirEntry::file_name).collect();
+        let names: HashSet<&str> = names.iter().filter_map(|name| name.to_str()).collect();
+        let stand_ins = Places::stand_ins(&folder, &names, known, remote);
         for entry in entries {
             let name = entry.file_name();
             let path = joined(&folder, &name.to_string_lossy());
@@ -72,9 +77,13 @@ pub fn read(
                 here.leave_out(path, "its name is not valid UTF-8".to_owned());
                 continue;
             };
-            let (name, path) = match aliases.remote_name(&folder, name) {
-                remote if remote == name => (name, path),
-                remote => (remote, joined(&folder, remote)),
+            let (name, path) = match stand_ins.get(name) {
+                None => (name, path),
+                Some(own) => {
+                    let path = joined(&folder, own);
+                    places.put(path.clone(), name.to_owned());
+                    (own.as_str(), path)
+                }
             };
             if name.starts_with(PART_PREFIX) {
                 here.excluded.push(path);
@@ -291,7 +300,8 @@ mod tests {
         let _ = std::os::unix::net::UnixListener::bind(at("d/socket")).unwrap();
         let odd = std::ffi::OsStr::from_bytes(b"a\xff");
         let has_odd = fs::write(root.path().join(odd), "1").is_ok();
-        let here = read(root.path(), &BTreeMap::new(), &Aliases::default()).unwrap();
+        let none = BTreeMap::new();
+        let here = read(root.path(), &none, &BTreeMap::new(), &mut Places::default()).unwrap();
         let paths: Vec<&str> = here.tree.keys().map(String::as_str).collect();
         assert_eq!(paths, [".kastroignore", "d", "d/file", "d/sub"]);
         let noted = |path: &str| here.notes.iter().any(|(noted, _)| noted == path);

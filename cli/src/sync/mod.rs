@@ -4,11 +4,11 @@
 //! next run sees what both sides are and goes on from there: an agreement that was not written down is found again by
 //! comparing.
 
-pub mod alias;
 mod apply;
 pub mod here;
 pub mod ignore;
 mod moves;
+pub mod places;
 pub mod plan;
 pub mod report;
 pub mod run;
@@ -17,5 +17,7 @@ pub mod there;
 pub mod tree;
 pub mod watch;
 
+#[cfg(test)]
+pub(crate) mod folding;
 #[cfg(test)]
 mod model;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::plan::Action;
+use super::{places::Renamed, plan::Action};
 use crate::{
     commands::tally::plural,
     exit::{Class, Failure},
@@ -109,6 +109,19 @@ impl Report {
         let output = self.output;
         let text = format!("{}: left out: {}", printable(path), printable(reason));
         self.progress.pause(|| output.hint(&text));
+    }
+
+    /// Tells that something has another name here.
+    pub fn renamed(&mut self, renamed: &Renamed) {
+        if !self.told.insert(renamed.path.clone()) {
+            return;
+        }
+        let output = self.output;
+        let text = format!(
+            "{}: this disk takes its name for that of `{}`; it is `{}` here",
+            renamed.path, renamed.other, renamed.name
+        );
+        self.progress.pause(|| output.hint(&printable(&text)));
     }
 
     /// Reports what could not be done.

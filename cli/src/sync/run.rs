@@ -1,7 +1,7 @@
 //! One plan after the other: read both sides, decide, do it, until nothing is left to do.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -12,9 +12,9 @@ use cryptree::{
 };
 
 use super::{
-    alias::{Aliases, below, without_place},
     apply::Apply,
     here,
+    places::{Asked, Places, Sides, without_place},
     plan::{Direction, Plan, Rules, plan},
     report::{Report, tell},
     state::State,
@@ -24,6 +24,7 @@ use super::{
 use crate::{
     exit::{Class, Failure},
     human,
+    local::folder::{Folder, NameRules},
     output::Output,
     thumbnail::Thumbnailer,
 };
@@ -33,6 +34,8 @@ use crate::{
 pub struct Task {
     /// The local folder, absolute.
     pub local: PathBuf,
+    /// Which names are the same to its disk.
+    pub names: NameRules,
     /// The remote folder, without slash at the end.
     pub remote: String,
     /// Which side may be changed.
@@ -49,9 +52,28 @@ pub struct Task {
     pub thumbnails: Thumbnailer,
 }
 
+/// What one run leaves to the next one of the same process.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// The account's side, as long as nothing has changed in it.
+    seen: Option<Seen>,
+    /// Local names.
+    places: Places,
+    /// What the disk has said of names.
+    asked: Asked,
+}
+
+impl Memory {
+    /// Returns the local path of an item below `root`, as it was read last.
+    #[must_use]
+    pub fn local_path(&self, root: &Path, path: &str) -> PathBuf {
+        self.places.below(root, path)
+    }
+}
+
 /// The account's side as it was read last.
 #[derive(Debug)]
-pub struct Seen {
+struct Seen {
     versions: Versions,
     tree: BTreeMap<String, Remote>,
     excluded: Vec<String>,
@@ -59,12 +81,13 @@ pub struct Seen {
 
 /// Both sides as they were read.
 struct Read {
+    root: Folder,
     trees: Trees,
     local: BTreeMap<String, Local>,
 }
 
 impl Task {
-    /// Makes both sides the same. `seen` is what an earlier call left there, and saves reading the account again when
+    /// Makes both sides the same. `memory` is what an earlier call left there, and saves reading the account again when
     /// nothing has changed in it.
     ///
     /// # Errors
@@ -75,14 +98,15 @@ impl Task {
         session: &Session,
         state: &mut State,
         report: &mut Report,
-        seen: &mut Option<Seen>,
+        memory: &mut Memory,
         output: Output,
     ) -> Result<(), Failure> {
         let mut compared = HashMap::new();
         let mut failed = Vec::new();
-        for _ in 0..MAX_ROUNDS {
-            let mut read = self.read(session, state, report, seen, &compared).await?;
-            self.hash(&mut read.trees)?;
+        for round in 0..MAX_ROUNDS {
+            let read = self.read(session, state, report, memory, (round, &compared));
+            let mut read = read.await?;
+            self.hash(&mut read.trees, &memory.places)?;
             let known_files = count_files(&read.trees.known);
             let rules = Rules {
                 direction: self.direction,
@@ -114,7 +138,8 @@ impl Task {
             let failures_before = failed.len();
             let mut apply = Apply {
                 session,
-                local_root: &self.local,
+                root: &read.root,
+                places: &mut memory.places,
                 remote_root: &self.remote,
                 state: &mut *state,
                 report: &mut *report,
@@ -144,11 +169,8 @@ impl Task {
     /// # Errors
     ///
     /// When the node cannot be asked.
-    pub async fn is_changed_there(
-        session: &Session,
-        seen: Option<&Seen>,
-    ) -> Result<bool, ClientError> {
-        match seen {
+    pub async fn is_changed_there(session: &Session, memory: &Memory) -> Result<bool, ClientError> {
+        match &memory.seen {
             Some(seen) => Ok(!session.are_current(&seen.versions).await?),
             None => Ok(true),
         }
@@ -159,38 +181,59 @@ impl Task {
         session: &Session,
         state: &State,
         report: &mut Report,
-        seen: &mut Option<Seen>,
-        compared: &HashMap<String, (Version, Hash)>,
+        memory: &mut Memory,
+        (round, compared): (usize, &HashMap<String, (Version, Hash)>),
     ) -> Result<Read, Failure> {
         self.check_root(state)?;
-        if Self::is_changed_there(session, seen.as_ref()).await? {
-            *seen = None;
+        let root = Folder::with_rules(&self.local, self.names)
+            .map_err(|error| Failure::local("open", &self.local, &error))?;
+        if Self::is_changed_there(session, memory).await? {
+            memory.seen = None;
             let there = there::read(session, &self.remote).await?;
             for (path, reason) in &there.notes {
                 report.note(path, reason);
             }
-            *seen = there.versions.map(|versions| Seen {
+            memory.seen = there.versions.map(|versions| Seen {
                 versions,
                 tree: there.tree,
                 excluded: there.excluded,
             });
         }
-        let (tree, mut excluded) = match seen {
+        let (tree, mut excluded) = match &memory.seen {
             Some(seen) => (seen.tree.clone(), seen.excluded.clone()),
             None => (BTreeMap::new(), Vec::new()),
         };
-        let homeless = without_place(&self.local, &tree);
-        let known = state.known();
-        let aliases = Aliases::of(known.keys().chain(tree.keys()), |path| {
-            homeless.iter().any(|(homeless, _)| homeless == path)
-        });
-        for (path, reason) in homeless {
+        for (path, reason) in without_place(&self.local, &tree) {
             report.note(&path, reason);
             excluded.push(path);
         }
-        let here = tokio::task::block_in_place(|| here::read(&self.local, known, &aliases))?;
+        memory.places = Places::default();
+        let (known, places) = (state.known(), &mut memory.places);
+        let here = tokio::task::block_in_place(|| here::read(&self.local, known, &tree, places))?;
         for (path, reason) in &here.notes {
             report.note(path, reason);
+        }
+        if self.direction.changes_local() {
+            let sides = Sides {
+                known,
+                local: &here.tree,
+                excluded: &here
+                    .excluded
+                    .iter()
+                    .map(String::as_str)
+                    .collect::<HashSet<_>>(),
+                remote: &tree,
+                leaves: round < PATIENT_ROUNDS,
+            };
+            let asked = &mut memory.asked;
+            let settled = tokio::task::block_in_place(|| places.settle(&root, &sides, asked));
+            for renamed in &settled.renamed {
+                report.renamed(renamed);
+            }
+            for path in settled.without_place {
+                report.note(&path, "the name that it would have here is taken");
+                excluded.push(path);
+            }
         }
         let mut trees = Trees {
             known: state.known().clone(),
@@ -219,6 +262,7 @@ impl Task {
             }
         }
         Ok(Read {
+            root,
             trees,
             local: here.tree,
         })
@@ -244,9 +288,9 @@ impl Task {
         }
     }
 
-    fn hash(&self, trees: &mut Trees) -> Result<(), Failure> {
+    fn hash(&self, trees: &mut Trees, places: &Places) -> Result<(), Failure> {
         for path in trees.to_be_hashed() {
-            let local = below(&self.local, &path);
+            let local = places.below(&self.local, &path);
             let hashed = tokio::task::block_in_place(|| here::hash(&local));
             match (hashed, trees.local.get_mut(&path)) {
                 (Ok(found), Some(Local::File { hash, .. })) => *hash = Some(found),
@@ -337,6 +381,8 @@ pub fn absolute_folder(local: &Path) -> Result<PathBuf, Failure> {
 
 /// Plans that are made one after the other: what is still not done then is done by the next run.
 const MAX_ROUNDS: usize = 8;
+/// Plans after which what is gone in the account should have left its name on this machine.
+const PATIENT_ROUNDS: usize = 2;
 /// Deleting more than half of at least twice as many files is not done without being asked.
 const MANY_FILES: usize = 100;
 /// Longest device name, in characters.

@@ -1,6 +1,10 @@
 //! Waits until something changes: at once for local changes where the system tells, by asking for those of others.
 
-use std::{io, path::Path, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Tells when something below a folder changes.
 #[derive(Debug)]
@@ -19,10 +23,10 @@ pub enum Woken {
 }
 
 impl Changes {
-    /// Starts listening to a folder and those in it, `folders` being paths below `root`. Where the system cannot tell, or
-    /// not about so many folders, only the time wakes.
+    /// Starts listening to a folder and those in it. Where the system cannot tell, or not about so many folders, only the
+    /// time wakes.
     #[must_use]
-    pub fn of<'a>(root: &Path, folders: impl Iterator<Item = &'a str>) -> Self {
+    pub fn of(root: &Path, folders: impl Iterator<Item = PathBuf>) -> Self {
         #[cfg(target_os = "linux")]
         {
             let events = listen(root, folders);
@@ -72,10 +76,7 @@ impl Changes {
 }
 
 #[cfg(target_os = "linux")]
-fn listen<'a>(
-    root: &Path,
-    folders: impl Iterator<Item = &'a str>,
-) -> io::Result<std::os::fd::OwnedFd> {
+fn listen(root: &Path, folders: impl Iterator<Item = PathBuf>) -> io::Result<std::os::fd::OwnedFd> {
     use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
     let events = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
     let flags = WatchFlags::CLOSE_WRITE
@@ -87,7 +88,7 @@ fn listen<'a>(
         | WatchFlags::ONLYDIR;
     add_watch(&events, root, flags)?;
     for folder in folders {
-        match add_watch(&events, super::alias::below(root, folder), flags) {
+        match add_watch(&events, folder, flags) {
             // Gone again: whoever deleted it has woken us.
             Ok(_) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {}
             Err(error) => return Err(error.into()),
@@ -111,7 +112,8 @@ mod tests {
     async fn changes_wake_and_quiet_does_not() {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("sub")).unwrap();
-        let changes = Changes::of(root.path(), ["sub", "missing"].into_iter());
+        let folders = ["sub", "missing"].map(|name| root.path().join(name));
+        let changes = Changes::of(root.path(), folders.into_iter());
         assert_eq!(changes.wait(Duration::from_millis(50)).await, Woken::Time);
         std::fs::write(root.path().join("sub/file"), "1").unwrap();
         assert_eq!(changes.wait(Duration::from_secs(30)).await, Woken::Local);

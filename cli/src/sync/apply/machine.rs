@@ -1,6 +1,6 @@
 //! Making, moving, deleting and fetching on this machine.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{collections::BTreeMap, ffi::OsStr, fs::Metadata, io, path::Path};
 
 use cryptree::{
     ClientError,
@@ -13,7 +13,7 @@ use crate::{
     commands::{ls::system_time, upload_folder::is_hopeless},
     exit::{Class, Failure},
     human,
-    local::fetch::resume,
+    local::{fetch::resume, folder::Folder, spelling::stand_in},
     sync::{
         here::{ContentHasher, inode, stamp},
         plan::Action,
@@ -38,48 +38,86 @@ type Fetched = (
 impl Apply<'_> {
     /// Makes a folder and those above it. A link is not a folder.
     pub(super) fn make_local(&mut self, path: &str, id: Option<Id>) -> Result<bool, Failure> {
-        let mut made = String::new();
-        for name in path.split('/') {
+        self.open_local(path, id)?;
+        Ok(true)
+    }
+
+    /// Opens a folder, which is made with those above it when it is not there.
+    fn open_local(&mut self, path: &str, id: Option<Id>) -> Result<Folder, Failure> {
+        let mut folder = self.root.clone();
+        let (mut made, mut number) = (String::new(), 0);
+        for name in path.split('/').filter(|name| !name.is_empty()) {
             made = super::joined(&made, name);
-            let local = self.here(&made);
-            match fs::symlink_metadata(&local) {
-                Ok(found) if found.is_dir() => {}
-                Ok(_) => {
-                    return Err(Failure::new(
-                        Class::Exists,
-                        format!("{} exists and is not a folder", local.display()),
-                    ));
-                }
-                Err(_) => fs::create_dir(&local)
-                    .map_err(|error| Failure::local("make the folder", &local, &error))?,
-            }
+            let local = self.places.local_name(&made);
+            let entered = folder.enter_or_make(&*local);
+            let found = entered.and_then(|entered| Ok((entered, folder.look(&*local)?)));
+            let path = folder.path().join(&*local);
+            let (entered, found) = found.map_err(|error| match error.kind() {
+                io::ErrorKind::NotADirectory => Failure::new(
+                    Class::Exists,
+                    format!("{} exists and is not a folder", path.display()),
+                ),
+                _ => Failure::local("make the folder", &path, &error),
+            })?;
+            number = found.as_ref().map_or(0, inode);
+            folder = entered;
         }
-        let local = self.here(path);
-        let found = fs::symlink_metadata(&local).map_err(|e| Failure::local("read", &local, &e))?;
         let before = match self.state.known().get(path) {
             Some(Known::Folder { id, .. }) => *id,
             _ => None,
         };
-        let known = Known::Folder {
-            inode: inode(&found),
-            id: id.or(before),
-        };
-        self.agree(path, known)?;
-        Ok(true)
+        if !path.is_empty() {
+            let known = Known::Folder {
+                inode: number,
+                id: id.or(before),
+            };
+            self.agree(path, known)?;
+        }
+        Ok(folder)
     }
 
     pub(super) fn move_local(&mut self, from: &str, to: &str) -> Result<bool, Failure> {
-        if let Some(folder) = parent(to) {
-            self.make_local(folder, None)?;
+        let target = match parent(to) {
+            Some(folder) => self.open_local(folder, None)?,
+            None => self.root.clone(),
+        };
+        let (source, name) = self.place(from)?;
+        let mut new = self.places.local_name(to).into_owned();
+        let failed = |error: io::Error| Failure::local("rename", &self.here(from), &error);
+        let mut renamed = source.rename(&name, &target, &new);
+        if let Err(error) = &renamed
+            && error.kind() == io::ErrorKind::AlreadyExists
+            && !target
+                .names()
+                .map_err(failed)?
+                .iter()
+                .any(|there| *there == *new)
+        {
+            // The disk takes the name for that of something else, or of the item itself.
+            let there = target.look(&new).map_err(failed)?;
+            let own = source.look(&name).map_err(failed)?;
+            let is_itself = there.as_ref().map(inode) == own.as_ref().map(inode);
+            renamed = if is_itself {
+                source.replace(&name, &target, &new)
+            } else {
+                new = stand_in(name_of(to));
+                source.rename(&name, &target, &new)
+            };
         }
-        let (old, new) = (self.here(from), self.here(to));
-        if fs::symlink_metadata(&new).is_ok() {
-            return Err(
-                Failure::new(Class::Exists, format!("{} exists already", new.display()))
-                    .help("it was made while this ran: run the command again"),
-            );
+        match renamed {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let path = target.path().join(&new);
+                let message = format!("{} exists already", path.display());
+                return Err(Failure::new(Class::Exists, message)
+                    .help("it was made while this ran: run the command again"));
+            }
+            Err(error) => return Err(failed(error)),
         }
-        fs::rename(&old, &new).map_err(|error| Failure::local("rename", &old, &error))?;
+        if *self.places.local_name(to) != *new {
+            self.places.put(to.to_owned(), new);
+        }
+        self.places.moved(from, to);
         self.state.moved(from, to)?;
         self.state.flush()?;
         Ok(true)
@@ -91,20 +129,24 @@ impl Apply<'_> {
         expected: Option<&Stamp>,
     ) -> Result<bool, Failure> {
         let local = self.here(path);
-        let found = match fs::symlink_metadata(&local) {
-            Ok(found) => Some(found),
+        let opened = self.places.open(self.root, path);
+        let found = opened.and_then(|(folder, name)| {
+            let found = folder.look(&name)?;
+            Ok(found.map(|found| (folder, name, found)))
+        });
+        let found = match found {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(Failure::local("read", &local, &error)),
+            found => found.map_err(|error| Failure::local("read", &local, &error))?,
         };
         let deleted = match (found, expected) {
             (None, _) => Ok(()),
-            (Some(found), Some(expected)) => {
+            (Some((folder, name, found)), Some(expected)) => {
                 if !found.is_file() || stamp(&found) != *expected {
                     return Ok(false);
                 }
-                fs::remove_file(&local)
+                folder.remove_file(name)
             }
-            (Some(_), None) => match fs::remove_dir(&local) {
+            (Some((folder, name, _)), None) => match folder.remove_folder(name) {
                 // Something was put into it meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(false),
                 done => done,
@@ -145,9 +187,11 @@ impl Apply<'_> {
         folder: &str,
         wanted: &mut BTreeMap<String, Action>,
     ) -> Result<(), Failure> {
-        if !folder.is_empty() && self.state.known().get(folder).is_none() {
-            self.make_local(folder, None)?;
-        }
+        let is_known = folder.is_empty() || self.state.known().contains_key(folder);
+        let place = match is_known {
+            true => self.enter_local(folder)?,
+            false => self.open_local(folder, None)?,
+        };
         let remote_folder = match folder {
             "" => self.remote_root.to_owned(),
             folder => self.there(folder),
@@ -194,10 +238,12 @@ impl Apply<'_> {
                 }
                 bytes += remote.size;
                 self.report.at(&path);
-                let (local, remote_path) = (self.here(&path), self.there(&path));
+                let name = self.places.local_name(&path).into_owned();
+                let (place, remote_path) = (place.clone(), self.there(&path));
                 running.push(async move {
+                    let local = (&place, OsStr::new(&name));
                     let fetched = match session.open_found(&found, &remote_path) {
-                        Ok(file) => fetch(session, file, &remote_path, &local, replaces).await,
+                        Ok(file) => fetch(session, file, &remote_path, local, replaces).await,
                         Err(error) => Err(error.into()),
                     };
                     (path, remote, replaces, fetched)
@@ -208,6 +254,16 @@ impl Apply<'_> {
             self.fetched(ended)?;
         }
         Ok(())
+    }
+
+    /// Opens a folder that is there.
+    fn enter_local(&self, folder: &str) -> Result<Folder, Failure> {
+        if folder.is_empty() {
+            return Ok(self.root.clone());
+        }
+        let (above, name) = self.place(folder)?;
+        let entered = above.enter(&name);
+        entered.map_err(|error| Failure::local("open", &above.path().join(&name), &error))
     }
 
     /// Notes what became of a file that was fetched, and returns its size.
@@ -237,7 +293,7 @@ impl Apply<'_> {
 
     /// Checks that a file of that size leaves as much free as it should.
     fn check_room(&self, bytes: u64) -> Result<(), Failure> {
-        let Some(free) = free_bytes(self.local_root) else {
+        let Some(free) = free_bytes(self.root.path()) else {
             return Ok(());
         };
         if free.saturating_sub(bytes) >= self.keep_free && free >= bytes {
@@ -259,7 +315,7 @@ async fn fetch(
     session: &Session,
     file: OpenFile,
     remote: &str,
-    local: &Path,
+    local: (&Folder, &OsStr),
     replaces: Option<Stamp>,
 ) -> Result<Option<(Stamp, Hash)>, Failure> {
     match content(&file, remote, local, replaces).await {
@@ -276,12 +332,13 @@ async fn fetch(
 async fn content(
     file: &OpenFile,
     remote: &str,
-    local: &Path,
+    place: (&Folder, &OsStr),
     replaces: Option<Stamp>,
 ) -> Result<Option<(Stamp, Hash)>, Failure> {
-    let write = |error: io::Error| Failure::local("write", local, &error);
+    let local = place.0.path().join(place.1);
+    let write = |error: io::Error| Failure::local("write", &local, &error);
     let mut hasher = ContentHasher::new();
-    let resumed = tokio::task::block_in_place(|| resume(file, local, |chunk| hasher.update(chunk)))
+    let resumed = tokio::task::block_in_place(|| resume(file, place, |chunk| hasher.update(chunk)))
         .map_err(write)?;
     let (mut partial, mut bytes) = (resumed.partial, resumed.bytes);
     let mut chunks = file.chunks(resumed.first_chunk);
@@ -300,19 +357,17 @@ async fn content(
         )
         .help("nothing was kept; ask the node's operator for a check"));
     }
-    let now = match fs::symlink_metadata(local) {
-        Ok(found) if found.is_file() => Some(stamp(&found)),
-        Ok(_) => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(write(error)),
-    };
-    if now != replaces {
+    let now = place.0.look(place.1).map_err(write)?;
+    let is_file = now.as_ref().is_none_or(Metadata::is_file);
+    if !is_file || now.as_ref().map(stamp) != replaces {
         return Ok(None);
     }
-    let found = partial
-        .finish(Some(system_time(file.properties().modified)))
-        .map_err(write)?;
-    Ok(Some((stamp(&found), hasher.finish())))
+    let modified = system_time(file.properties().modified);
+    match partial.finish(Some(modified), replaces.is_some()) {
+        Ok(found) => Ok(Some((stamp(&found), hasher.finish()))),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+        Err(error) => Err(write(error)),
+    }
 }
 
 /// Returns the bytes that are free on the disk of a folder, where the system tells.

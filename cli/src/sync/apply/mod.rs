@@ -10,14 +10,14 @@ mod upload;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use cryptree::{ClientError, client::Session};
 
 use super::{
-    alias::below,
     here::joined,
+    places::Places,
     plan::Action,
     report::Report,
     state::State,
@@ -26,6 +26,7 @@ use super::{
 use crate::{
     commands::upload_folder::is_hopeless,
     exit::{Class, Failure},
+    local::folder::Folder,
     thumbnail::Thumbnailer,
 };
 
@@ -34,7 +35,9 @@ pub(super) struct Apply<'a> {
     /// The account.
     pub(super) session: &'a Session,
     /// The local folder.
-    pub(super) local_root: &'a Path,
+    pub(super) root: &'a Folder,
+    /// The local names of items.
+    pub(super) places: &'a mut Places,
     /// The remote folder, without slash at the end.
     pub(super) remote_root: &'a str,
     /// The agreements.
@@ -152,7 +155,13 @@ impl Apply<'_> {
     }
 
     fn here(&self, path: &str) -> PathBuf {
-        below(self.local_root, path)
+        self.places.below(self.root.path(), path)
+    }
+
+    /// Opens the local folder that an item is in, and returns its local name.
+    fn place(&self, path: &str) -> Result<(Folder, String), Failure> {
+        let opened = self.places.open(self.root, path);
+        opened.map_err(|error| Failure::local("open the folder of", &self.here(path), &error))
     }
 
     fn there(&self, path: &str) -> String {

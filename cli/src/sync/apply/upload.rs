@@ -1,7 +1,7 @@
 //! Sending: small new files and folders together in few commits, the others one by one.
 
 use std::{
-    fs,
+    fs, io,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -184,10 +184,11 @@ impl Apply<'_> {
         }
         // Somebody else wrote it during the transfer: what was sent is beside it, and so is the local file from now on.
         let copy = Self::sibling(path, &uploaded.path);
-        let target = self.here(&copy);
-        if fs::symlink_metadata(&target).is_err() {
-            fs::rename(&local, &target).map_err(|e| Failure::local("rename", &local, &e))?;
-            self.agree(&copy, known)?;
+        let ((folder, name), (_, target)) = (self.place(path)?, self.place(&copy)?);
+        match folder.rename(name, &folder, target) {
+            Ok(()) => self.agree(&copy, known)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Failure::local("rename", &local, &error)),
         }
         self.state.forget(path)?;
         self.report.conflict(&copy);
@@ -241,7 +242,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Hashing<R> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut [u8],
-    ) -> Poll<std::io::Result<usize>> {
+    ) -> Poll<io::Result<usize>> {
         let read = Pin::new(&mut self.inner).poll_read(context, buffer);
         if let Poll::Ready(Ok(n)) = &read {
             self.hasher.update(buffer.get(..*n).unwrap_or_default());
