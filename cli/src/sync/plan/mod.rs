@@ -7,16 +7,24 @@
 //! * two replicas that are synchronized in turn end up with the same.
 //!
 //! What cannot be decided before something else is done is left for another plan (`is_final` is false).
+//!
+//! * [`action`]: what can be done;
+//! * [`conflict`]: what is in the way of each other.
+
+mod action;
+mod conflict;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{
     moves,
     tree::{
-        Hash, Id, Known, Likeness, Local, Remote, RemoteFile, Stamp, Trees, below, is_local_same,
-        is_remote_same, likeness, name_of, parent,
+        Hash, Known, Likeness, Local, Remote, RemoteFile, Stamp, Trees, below, is_local_same,
+        is_remote_same, likeness, parent,
     },
 };
+
+pub use action::Action;
 
 /// Which side may be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,11 +38,11 @@ pub enum Direction {
 }
 
 impl Direction {
-    pub(super) const fn changes_local(self) -> bool {
+    pub(in crate::sync) const fn changes_local(self) -> bool {
         matches!(self, Self::Both | Self::Down)
     }
 
-    pub(super) const fn changes_remote(self) -> bool {
+    pub(in crate::sync) const fn changes_remote(self) -> bool {
         matches!(self, Self::Both | Self::Up)
     }
 }
@@ -46,77 +54,6 @@ pub struct Rules {
     pub direction: Direction,
     /// What the name of a conflict copy says: `conflict 2026-11-22 laptop`.
     pub label: String,
-}
-
-/// One thing to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Rename or move in the account.
-    MoveRemote {
-        /// Old path.
-        from: String,
-        /// New path.
-        to: String,
-    },
-    /// Rename or move on this machine.
-    MoveLocal {
-        /// Old path.
-        from: String,
-        /// New path.
-        to: String,
-    },
-    /// Make a folder in the account.
-    MakeRemote {
-        /// Its path.
-        path: String,
-    },
-    /// Make a folder on this machine.
-    MakeLocal {
-        /// Its path.
-        path: String,
-        /// The remote folder.
-        id: Option<Id>,
-    },
-    /// Send a file.
-    Upload {
-        /// Its path.
-        path: String,
-        /// The local file as it was when this was decided.
-        stamp: Stamp,
-        /// The remote file that is replaced.
-        replaces: Option<RemoteFile>,
-    },
-    /// Fetch a file.
-    Download {
-        /// Its path.
-        path: String,
-        /// The remote file as it was when this was decided.
-        remote: RemoteFile,
-        /// The local file that is replaced.
-        replaces: Option<Stamp>,
-    },
-    /// Read a remote file to learn whether it is the same as the local one.
-    Compare {
-        /// Its path.
-        path: String,
-        /// The remote file as it was when this was decided.
-        remote: RemoteFile,
-    },
-    /// Delete on this machine.
-    DeleteLocal {
-        /// Its path.
-        path: String,
-        /// The file as it was when this was decided; none for a folder, which must be empty by then.
-        stamp: Option<Stamp>,
-    },
-    /// Delete in the account, with everything below.
-    DeleteRemote {
-        /// Its path.
-        path: String,
-        /// What may be deleted with it: itself, and everything that was below it when this was decided. Files with
-        /// their versions.
-        expected: Vec<(String, Option<RemoteFile>)>,
-    },
 }
 
 /// What to do, in this order.
@@ -347,85 +284,6 @@ impl Merge<'_> {
         }
     }
 
-    /// Both sides changed: the account's version keeps the name, unless only the account may be changed.
-    fn conflict(&mut self, path: &str, stamp: &Stamp, remote: &RemoteFile) {
-        let copy = self.set_aside(path, self.down());
-        if !self.down() {
-            self.upload(path, stamp, None);
-            return;
-        }
-        self.download(path, remote, None);
-        if self.up() {
-            self.upload(&copy, stamp, None);
-        }
-    }
-
-    /// Gives what is at a path on one side the name of a conflict copy.
-    fn set_aside(&mut self, path: &str, is_local: bool) -> String {
-        let copy = self.free_name(path);
-        let (from, to) = (path.to_owned(), copy.clone());
-        self.moves.push(if is_local {
-            Action::MoveLocal { from, to }
-        } else {
-            Action::MoveRemote { from, to }
-        });
-        self.plan.conflicts.push(copy.clone());
-        copy
-    }
-
-    fn free_name(&self, path: &str) -> String {
-        let folder = parent(path).map_or(String::new(), |folder| format!("{folder}/"));
-        let mut number = 1;
-        loop {
-            let name = copy_name(name_of(path), &self.rules.label, number);
-            let copy = format!("{folder}{name}");
-            let trees = self.trees;
-            let is_taken = trees.local.contains_key(&copy)
-                || trees.remote.contains_key(&copy)
-                || trees.known.contains_key(&copy)
-                || self.plan.conflicts.contains(&copy);
-            if !is_taken {
-                return copy;
-            }
-            number += 1;
-        }
-    }
-
-    fn file_meets_remote_folder(&mut self, path: &str, stamp: &Stamp, hash: Option<Hash>) {
-        let is_same = match self.trees.known.get(path) {
-            Some(Known::File {
-                stamp: known,
-                hash: known_hash,
-                ..
-            }) => is_local_same(known, *known_hash, stamp, hash),
-            _ => false,
-        };
-        match (is_same, self.down()) {
-            (true, true) => self.delete_local(path),
-            // The account's own change is left for a run in the other direction.
-            (true, false) => {}
-            (false, is_local) => {
-                self.set_aside(path, is_local);
-            }
-        }
-        self.defer(path, !is_same || self.down());
-    }
-
-    fn folder_meets_remote_file(&mut self, path: &str, remote: &RemoteFile) {
-        let is_same = match self.trees.known.get(path) {
-            Some(Known::File { remote: known, .. }) => is_remote_same(known, remote),
-            _ => false,
-        };
-        match (is_same, self.up()) {
-            (true, true) => self.delete_remote(path),
-            (true, false) => {}
-            (false, is_remote) => {
-                self.set_aside(path, !is_remote);
-            }
-        }
-        self.defer(path, !is_same || self.up());
-    }
-
     fn defer(&mut self, path: &str, is_more_to_do: bool) {
         self.deferred.insert(path.to_owned());
         self.plan.is_final &= !is_more_to_do;
@@ -570,75 +428,5 @@ fn count(alive: &mut HashMap<String, usize>, path: &str) {
 fn discount(alive: &mut HashMap<String, usize>, path: &str) {
     if let Some(left) = parent(path).and_then(|folder| alive.get_mut(folder)) {
         *left = left.saturating_sub(1);
-    }
-}
-
-/// Puts a label before the extension of a name, cutting the name when it would be too long.
-fn copy_name(name: &str, label: &str, number: usize) -> String {
-    let words = match number {
-        1 => format!(" ({label})"),
-        _ => format!(" ({label} {number})"),
-    };
-    let dot = name.rfind('.').filter(|at| *at > 0);
-    let (stem, extension) = dot.map_or((name, ""), |at| name.split_at(at));
-    let (stem, extension) = if extension.len() > MAX_EXTENSION_BYTES {
-        (name, "")
-    } else {
-        (stem, extension)
-    };
-    let room = MAX_NAME_BYTES.saturating_sub(words.len() + extension.len());
-    let mut end = stem.len().min(room);
-    while !stem.is_char_boundary(end) {
-        end -= 1;
-    }
-    let stem = stem.get(..end).unwrap_or_default();
-    format!("{stem}{words}{extension}")
-}
-
-/// Longest name on common disks, in bytes.
-const MAX_NAME_BYTES: usize = 255;
-/// Longest ending that is kept when a name is cut.
-const MAX_EXTENSION_BYTES: usize = 64;
-
-impl Action {
-    /// Returns the word for it, for people and scripts.
-    #[must_use]
-    pub const fn word(&self) -> &'static str {
-        match self {
-            Self::MoveRemote { .. } => "move-there",
-            Self::MoveLocal { .. } => "move-here",
-            Self::MakeRemote { .. } => "make-there",
-            Self::MakeLocal { .. } => "make-here",
-            Self::Upload { .. } => "upload",
-            Self::Download { .. } => "download",
-            Self::Compare { .. } => "compare",
-            Self::DeleteLocal { .. } => "delete-here",
-            Self::DeleteRemote { .. } => "delete-there",
-        }
-    }
-
-    /// Returns the path it is about; the new one of a move.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        match self {
-            Self::MoveRemote { to, .. } | Self::MoveLocal { to, .. } => to,
-            Self::MakeRemote { path }
-            | Self::MakeLocal { path, .. }
-            | Self::Upload { path, .. }
-            | Self::Download { path, .. }
-            | Self::Compare { path, .. }
-            | Self::DeleteLocal { path, .. }
-            | Self::DeleteRemote { path, .. } => path,
-        }
-    }
-
-    /// Returns the bytes it transfers.
-    #[must_use]
-    pub const fn bytes(&self) -> u64 {
-        match self {
-            Self::Upload { stamp, .. } => stamp.size,
-            Self::Download { remote, .. } | Self::Compare { remote, .. } => remote.size,
-            _ => 0,
-        }
     }
 }
