@@ -70,6 +70,8 @@ struct Place {
     /// It was refused, so that a new connection is no reason to try again.
     is_refused: bool,
     trouble: Option<String>,
+    /// The log says that it is not open.
+    is_told: bool,
     /// What is wrong even if the present try succeeds.
     flaw: Option<String>,
 }
@@ -85,6 +87,7 @@ impl Place {
             failures: 0,
             is_refused: false,
             trouble: None,
+            is_told: false,
             flaw: None,
         }
     }
@@ -129,12 +132,13 @@ impl Place {
         let wait = wait_after(self.failures);
         if let Some(address) = self.address() {
             let why = why.as_deref().or(self.trouble.as_deref());
-            match (self.failures, why) {
-                (0, Some(why)) => {
-                    tracing::warn!(%address, why, "cannot listen for peers there; tried again");
-                }
-                (_, why) => tracing::debug!(%address, why, ?wait, "not listening for peers there"),
+            let is_new = !self.is_told && why.is_some();
+            if is_new {
+                tracing::warn!(%address, why, "not listening for peers there; tried again");
+            } else {
+                tracing::debug!(%address, why, ?wait, "not listening for peers there");
             }
+            self.is_told |= is_new;
         }
         if why.is_some() {
             self.trouble = why;
@@ -267,7 +271,7 @@ impl Listeners {
             }
             return;
         }
-        if place.failures > 0 {
+        if std::mem::take(&mut place.is_told) {
             tracing::info!(%address, "listening for peers after all");
         }
         place.trouble = place.flaw.take();
@@ -302,6 +306,7 @@ impl Listeners {
         };
         if let Stage::Open { since, .. } = place.stage {
             place.trouble = None;
+            place.is_told = false;
             if now.saturating_duration_since(since) >= GOOD_AFTER {
                 place.failures = 0;
             }

@@ -66,21 +66,23 @@ impl Drop for ForwardedPort {
     }
 }
 
-/// A relay that others reach through a forwarded port, and that keeps its identity.
+/// A relay that others reach through a forwarded port.
 struct Relay {
     port: ForwardedPort,
-    folder: tempfile::TempDir,
+    /// Where it keeps its identity, if it is to be started again.
+    folder: Option<tempfile::TempDir>,
     node: Option<Networked>,
     id: PeerId,
 }
 
 impl Relay {
     async fn start() -> Self {
-        let (port, folder) = (
-            ForwardedPort::open().await,
-            tempfile::TempDir::new().unwrap(),
-        );
-        let node = Self::run(&port, &folder).await;
+        Self::start_in(None).await
+    }
+
+    async fn start_in(folder: Option<tempfile::TempDir>) -> Self {
+        let port = ForwardedPort::open().await;
+        let node = Self::run(&port, folder.as_ref()).await;
         Self {
             id: node.id,
             node: Some(node),
@@ -89,10 +91,10 @@ impl Relay {
         }
     }
 
-    async fn run(port: &ForwardedPort, folder: &tempfile::TempDir) -> Networked {
+    async fn run(port: &ForwardedPort, folder: Option<&tempfile::TempDir>) -> Networked {
         let node = Networked::open(|config| {
             Networked::tcp_only(config);
-            config.data = Some(folder.path().to_path_buf());
+            config.data = folder.map(|folder| folder.path().to_path_buf());
             config.p2p.dials = DialScope::Any;
             config.p2p.announce = vec![port.multiaddr()];
         })
@@ -107,7 +109,7 @@ impl Relay {
     }
 
     async fn start_again(&mut self) {
-        let node = Self::run(&self.port, &self.folder).await;
+        let node = Self::run(&self.port, self.folder.as_ref()).await;
         assert_eq!(node.id, self.id);
         self.node = Some(node);
     }
@@ -169,7 +171,8 @@ async fn reach(node: &Networked, other: PeerId) -> Bytes {
 
 #[tokio::test]
 async fn a_place_at_a_relay_is_found_again_when_the_relay_is_back() {
-    let mut relay = Relay::start().await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let mut relay = Relay::start_in(Some(folder)).await;
     // The relay leads into the network as well: both dial it in the same moment.
     let home = Networked::open(|config| {
         config.p2p.listen = vec![relay.place()];
