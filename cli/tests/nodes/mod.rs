@@ -7,6 +7,8 @@ mod moves;
 mod names;
 #[cfg(target_os = "linux")]
 mod namespaces;
+#[cfg(target_os = "linux")]
+mod routers;
 
 use std::{
     path::{Path, PathBuf},

@@ -94,7 +94,7 @@ impl Drop for Cables {
     }
 }
 
-fn ip(arguments: &[&str]) -> bool {
+pub(super) fn ip(arguments: &[&str]) -> bool {
     let done = Command::new("ip")
         .args(arguments)
         .stdout(Stdio::null())
