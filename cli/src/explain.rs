@@ -129,6 +129,40 @@ fn advice(error: &ClientError) -> (Class, &'static str) {
             Class::NoSpace,
             "nothing that was acknowledged is lost; run the command again when there is space",
         ),
+        E::Refused { message, .. } if message.contains("waiting for the name authority") => (
+            Class::Refused,
+            "if that was you, `kastro login` in a while, with the password of that time; otherwise choose another name",
+        ),
+        E::Refused { message, .. } if message.contains("name authority cannot be reached") => (
+            Class::Refused,
+            "new names, renewed claims and moves wait until it is back; everything else goes on. `kastro names` tells its \
+             operator how another node takes over",
+        ),
+        E::Refused { message, .. }
+            if message.contains("home server of this user cannot be reached") =>
+        {
+            (
+                Class::Refused,
+                "the account's node is off, or this one finds no way to it. A node with a copy can be read meanwhile, with \
+             --server; when the account's node is lost for good, `kastro move --lost` there makes that node the home",
+            )
+        }
+        E::Refused { message, call, .. }
+            if call.ends_with("core/mirror") && message.contains("quota") =>
+        {
+            (
+                Class::NoSpace,
+                "that node has no room for a copy of you yet: its operator runs `kastro mirror add NAME` first",
+            )
+        }
+        E::Refused { message, .. } if message.contains("Not enough space for user") => (
+            Class::NoSpace,
+            "nothing was moved; the operator of the node to move to makes room with `kastro quota set NAME SIZE`",
+        ),
+        E::HomeKeepsNoCopy => (
+            Class::Refused,
+            "a copy is worth something at another node: pass the address of one",
+        ),
         E::Refused { status, call, .. } => match status {
             404 | 405 => (
                 Class::WrongServer,

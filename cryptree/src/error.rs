@@ -174,6 +174,9 @@ pub enum ClientError {
         /// What the node said.
         message: String,
     },
+    /// A copy was to be kept by the node that is the account's home.
+    #[error("that node is the home of the account")]
+    HomeKeepsNoCopy,
     /// The description of the key derivation is outside what a client accepts (Spec: 40, INT-8).
     #[error("the account's key derivation is not acceptable: {reason}")]
     UnacceptableDerivation {

@@ -176,7 +176,16 @@ fn copy(shown: &MirrorShown, output: Output) -> Result<(), Failure> {
         human::printable(&shown.user),
         human::size(shown.used_bytes),
         human::size(shown.quota_bytes)
-    ))
+    ))?;
+    if let (Some(from), Some(_)) = (&shown.from, &shown.error)
+        && *from != shown.home
+    {
+        output.hint(&format!(
+            "It is copied from {from}, as `--from` said; `kastro mirror add {}` copies from the present home.",
+            human::printable(&shown.user)
+        ));
+    }
+    Ok(())
 }
 
 fn first_line(file: &Path) -> Result<Zeroizing<String>, Failure> {

@@ -40,9 +40,21 @@ impl Session {
     ///
     /// # Errors
     /// [`ClientError::WrongCredentials`]; [`ClientError::BadSession`] when another device has replaced the keys that this
-    /// session has; [`ClientError::Refused`] when the node has no space for the account.
+    /// session has; [`ClientError::HomeKeepsNoCopy`]; [`ClientError::Refused`] when the node has no space for the account.
     pub async fn allow_mirror(&self, mirror: &Client, password: &str) -> Result<(), ClientError> {
         let account = &self.account;
+        let home = account.api().chain(&account.name).await?.home().cloned();
+        match mirror.api.ids().await {
+            Ok(ids) => {
+                let is_home = |id: &Cid| home.as_ref().is_some_and(|home| home.hash() == id.hash());
+                if ids.as_slice().iter().any(is_home) {
+                    return Err(ClientError::HomeKeepsNoCopy);
+                }
+            }
+            // One that tells no ids is asked all the same.
+            Err(ClientError::Refused { .. }) => {}
+            Err(error) => return Err(error),
+        }
         let own = Client {
             api: std::sync::Arc::clone(&account.view.blocks.api),
             keeper: Keeper::default(),
