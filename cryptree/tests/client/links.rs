@@ -3,17 +3,30 @@
 use std::sync::{Arc, Mutex};
 
 use champ::{
-    MemoryBlocks,
+    Cid, MemoryBlocks,
     access::BatWithId,
-    cbor::{Record as _, Value},
+    cbor::{Map, Record as _, Value},
     map::Champ,
 };
-use cryptree::{ClientError, Session, client::LinkOptions, secret_link::SecretLink};
+use cryptree::{
+    ClientError, Session,
+    capability::{AbsoluteCapability, ChildEntry, RelativeCapability},
+    client::LinkOptions,
+    directory::{ChildList, ItemKeys, NewPage},
+    link_node::{link_as_parent, link_children, link_properties, link_target},
+    node::NodeError,
+    properties::{FileName, FileProperties, Timestamp},
+    secret_link::SecretLink,
+};
 use data_encoding::HEXLOWER;
 use pki::{
+    keys::{Owner, SecretKeyWithHash, SecretSigningKey},
+    pointer::{PointerUpdate, SignedPointer},
     wire::link::{LinkLabel, SecretLinkTarget},
     writer_data::WriterData,
 };
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng as _;
 use zeroize::Zeroizing;
 
 use super::{
@@ -238,7 +251,125 @@ async fn lnk_4_a_link_gives_nothing_to_write_with() {
     let capability = link.open(&sealed, "").unwrap();
     assert_eq!(capability.w_base, None, "no key to write");
     let own = session.capability_link("/alice/docs").await.unwrap();
-    let own: cryptree::capability::AbsoluteCapability = own.parse().unwrap();
+    let own: AbsoluteCapability = own.parse().unwrap();
     assert_eq!(capability, own.read_only());
     assert_eq!(get(&session, "/alice/docs/inner/a.txt").await, b"hello");
+}
+
+/// What the holder of a writable link can open and sign: nothing but the space that it leads to.
+#[test]
+fn lnk_4_a_writable_link_opens_the_key_of_one_space_and_no_other() {
+    let rng = &mut ChaCha20Rng::seed_from_u64(4);
+    let key = |byte| SecretKeyWithHash::new(SecretSigningKey::from_seed(&[byte; 32]));
+    let (identity, above, below) = (key(1), key(2), key(3));
+    let owner = Owner(identity.hash().clone());
+    let [home, link, sibling, docs] = [(); 4].map(|()| ItemKeys::random(rng));
+    let at =
+        |keys: &ItemKeys, space: &SecretKeyWithHash| keys.capability(owner.clone(), space.writer());
+    let (home_at, link_at) = (at(&home, &above), at(&link, &above));
+    let (sibling_at, docs_at) = (at(&sibling, &above), at(&docs, &below));
+    let properties = |name: &str| {
+        let name = FileName::parse(name).unwrap();
+        FileProperties::directory(name, Timestamp::from_epoch_seconds(1), false)
+    };
+    let mut entries = Vec::new();
+    for (name, child) in [("docs", &link_at), ("private", &sibling_at)] {
+        entries.push(ChildEntry {
+            name: FileName::parse(name).unwrap(),
+            is_directory: Some(true),
+            mime_type: None,
+            created_epoch_seconds: None,
+            capability: RelativeCapability::between(&home_at, child, rng).unwrap(),
+            unknown: Map::new(),
+        });
+    }
+    let mut seal = |keys, properties, parent, signer, children: &ChildList| {
+        let page = NewPage {
+            keys,
+            properties,
+            parent,
+            signer,
+            mirror: None,
+        };
+        page.seal(children, rng).unwrap().node
+    };
+    let children: ChildList = entries.into_iter().collect();
+    let home_node = seal(&home, properties("alice"), None, Some(&above), &children);
+    let up = Some(home.as_parent_link());
+    let nothing = ChildList::new();
+    let sibling_node = seal(&sibling, properties("private"), up.clone(), None, &nothing);
+    let door = link_as_parent(&link.as_parent_link(), above.writer());
+    let docs_node = seal(
+        &docs,
+        properties("docs"),
+        Some(door),
+        Some(&below),
+        &nothing,
+    );
+    let target = {
+        let rng = &mut ChaCha20Rng::seed_from_u64(5);
+        link_children(&link_at, &docs_at, &properties("docs"), rng).unwrap()
+    };
+    let shown = link_properties(&properties("docs"));
+    let link_node = seal(&link, shown, up, None, &target);
+
+    // The owner sees it all.
+    let opened = home_node.clone().open(&home_at.r_base).unwrap();
+    let signer = opened.signer(&home_at).unwrap().unwrap();
+    assert_eq!(signer.writer(), above.writer());
+    assert_eq!(opened.children(&[]).unwrap().len(), 2);
+
+    // The link goes out and comes back with the key to write.
+    let rng = &mut ChaCha20Rng::seed_from_u64(6);
+    let text = SecretLink::random(owner.clone(), rng);
+    let held = text
+        .open(&text.seal(&link_at, "", rng).unwrap(), "")
+        .unwrap();
+    assert!(held.is_writable());
+    let at_link = link_node.open(&held.r_base).unwrap();
+    let list = at_link.children(&[]).unwrap();
+    let found = link_target(&held, &list).unwrap();
+    assert_eq!(found, docs_at);
+    let at_docs = docs_node.open(&found.r_base).unwrap();
+    let signer = at_docs.signer(&found).unwrap().unwrap();
+    assert_eq!(signer.writer(), below.writer());
+
+    // The door itself holds no signing key: its name and place are the owner's.
+    assert!(at_link.signer(&held).unwrap().is_none());
+    // Up there is a name and nothing else, whatever write key is tried.
+    let folder = at_link.parent_link().unwrap().resolve(&held).unwrap();
+    assert_eq!((&folder.writer, &folder.w_base), (&above.writer(), &None));
+    let from_below = home_node.clone().open(&folder.r_base).unwrap();
+    assert_eq!(from_below.properties().name.as_str(), "alice");
+    assert!(matches!(from_below.children(&[]), Err(NodeError::PathOnly)));
+    assert!(from_below.base_part().is_err());
+    let keys = [&held, &found].map(|capability| capability.w_base.clone());
+    for w_base in keys.iter().cloned().chain([None]) {
+        let tried = AbsoluteCapability {
+            w_base: w_base.clone(),
+            ..folder.clone()
+        };
+        assert!(from_below.signer(&tried).is_err());
+        // Nor for somebody who may also read the folder above: a friend of the owner.
+        let tried = AbsoluteCapability {
+            w_base,
+            ..home_at.clone()
+        };
+        assert!(opened.signer(&tried).is_err());
+        let list = opened.children(&[]).unwrap();
+        for child in list.iter().filter_map(|child| child.capability()) {
+            assert!(child.resolve(&tried).is_err() || tried.w_base.is_none());
+        }
+    }
+    // The sibling opens with none of the keys that are in reach.
+    for key in [&held.r_base, &found.r_base, &folder.r_base] {
+        assert!(sibling_node.clone().open(key).is_err());
+    }
+    // And what the key signs is nobody's but its own space's.
+    let update = PointerUpdate::next(None, Some(Cid::of_raw(b"root"))).unwrap();
+    let signed = SignedPointer::sign(update, signer.secret()).into_bytes();
+    for (space, is_good) in [(&below, true), (&above, false), (&identity, false)] {
+        let verified = SignedPointer::verify(&space.secret().public(), signed.clone());
+        assert_eq!(verified.is_ok(), is_good);
+    }
 }

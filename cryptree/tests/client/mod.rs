@@ -8,6 +8,7 @@ mod conflicts;
 mod costs;
 mod files;
 mod home_identity;
+mod hostile_names;
 mod links;
 mod model;
 mod privacy;
