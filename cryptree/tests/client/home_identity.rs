@@ -130,6 +130,7 @@ async fn p2p_8_a_claim_follows_the_signed_records_of_its_home() {
 /// What a node may say that would have an account for itself, or has lost its records.
 #[tokio::test]
 async fn p2p_8_a_claim_goes_nowhere_without_proof() {
+    type Record = (u8, u8, Resolution);
     use NotFollowed::{Circle, Forged, InUse, NoRecord, NoSuccessor, TooLong};
     let (node, session) = at_home().await;
     let announced = |to| Resolution {
@@ -141,7 +142,7 @@ async fn p2p_8_a_claim_goes_nowhere_without_proof() {
         ..moved(2)
     };
     let long: Vec<_> = (1..=9).map(|n| (n, n, moved(n + 1))).collect();
-    let cases: [(&[(u8, u8, Resolution)], u8, NotFollowed); 9] = [
+    let cases: [(&[Record], u8, NotFollowed); 9] = [
         (&[], 2, NoRecord),
         (&[(1, 2, moved(2))], 2, Forged),
         (&[(1, 1, announced(2))], 2, InUse),

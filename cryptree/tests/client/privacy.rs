@@ -237,7 +237,7 @@ fn chunks_of_files(files: usize, chunks: usize) -> Vec<Chunk> {
         }
     }
     // No order tells anything either.
-    all.sort_by(|a, b| a.label.cmp(&b.label));
+    all.sort_by_key(|chunk| chunk.label);
     all
 }
 

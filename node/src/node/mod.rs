@@ -1,9 +1,9 @@
 //! A running node: open it, call it in this process, serve it on a listener.
 //!
-//! * [`open`]: keys, names and stores come together; why a node cannot start;
-//! * [`stores`]: the stores that the settings name;
-//! * [`peers`]: the node among others;
-//! * [`serve`]: its listeners.
+//! * [`open`][]: keys, names and stores come together; why a node cannot start;
+//! * [`stores`][]: the stores that the settings name;
+//! * [`peers`][]: the node among others;
+//! * [`serve`][]: its listeners.
 
 mod open;
 mod peers;

@@ -44,7 +44,7 @@ impl PeerId {
     }
 
     /// Returns the hash.
-    pub(crate) fn to_hash(&self) -> Multihash {
+    pub(crate) fn multihash(&self) -> Multihash {
         let bytes = self.0.to_bytes();
         Multihash::read(&bytes).map_or_else(
             // Not reached: both sides know the same two hash functions.
@@ -55,7 +55,7 @@ impl PeerId {
 
     /// Returns the id as a CID of version 1.
     pub fn to_cid(&self) -> Cid {
-        Cid::v1(Codec::Libp2pKey, self.to_hash())
+        Cid::v1(Codec::Libp2pKey, self.multihash())
     }
 
     /// Returns true when a host name is this id, in base58 or as CID text with or without its first letter.

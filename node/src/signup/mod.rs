@@ -1,7 +1,7 @@
 //! Sign-up: a whole account in one request, applied as one transaction or not at all (Spec: 10 §7.3).
 //!
-//! * [`admission`]: who may have space here;
-//! * [`check`]: every check of the op log before anything is stored.
+//! * [`admission`][]: who may have space here;
+//! * [`check`][]: every check of the op log before anything is stored.
 
 mod admission;
 mod check;

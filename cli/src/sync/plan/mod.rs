@@ -8,8 +8,8 @@
 //!
 //! What cannot be decided before something else is done is left for another plan (`is_final` is false).
 //!
-//! * [`action`]: what can be done;
-//! * [`conflict`]: what is in the way of each other.
+//! * [`action`][]: what can be done;
+//! * [`conflict`][]: what is in the way of each other.
 
 mod action;
 mod conflict;

@@ -4,10 +4,10 @@
 //! does not have, each block verified as it is read; keys and settings; the manifest last. The hold is let go of space
 //! by space, so the collector waits no longer than needed. Whatever the store is, it is read through its traits.
 //!
-//! * [`metadata`]: the rows and the list of blocks;
-//! * [`copy`]: the blocks;
-//! * [`files`]: keys and settings;
-//! * [`name`]: what a snapshot is called.
+//! * [`metadata`][]: the rows and the list of blocks;
+//! * [`copy`][]: the blocks;
+//! * [`files`][]: keys and settings;
+//! * [`name`][]: what a snapshot is called.
 
 mod copy;
 mod files;

@@ -171,7 +171,7 @@ pub(crate) fn rotated(
         return None;
     }
     let resolution = Resolution {
-        next: Some(next.to_hash()),
+        next: Some(next.multihash()),
         is_rotated: true,
         ..before.map_or_else(Resolution::first, |before| before.resolution.renewed())
     };
@@ -232,7 +232,7 @@ pub(crate) async fn successor(
     peer: &PeerId,
     now_seconds: i64,
 ) -> Option<PeerId> {
-    let mut trail = Trail::from(peer.to_hash());
+    let mut trail = Trail::from(peer.multihash());
     loop {
         let last = PeerId::of_hash(trail.last())?;
         let copies = peers.identity_record(&last).await;
@@ -305,7 +305,7 @@ mod tests {
         let id = |at: usize| PeerId::from(keys[at].public().to_peer_id());
         let moved = |from: usize, to: usize, is_rotated: bool| {
             let resolution = Resolution {
-                next: Some(id(to).to_hash()),
+                next: Some(id(to).multihash()),
                 is_rotated,
                 ..Resolution::first()
             };

@@ -3,8 +3,8 @@
 //! Everything about the request is bounded before it is kept: request line, headers, body, time. Headers that could
 //! claim who asks never reach the calls; the id that the connection proved is the only source of that.
 //!
-//! * [`head`]: reading and checking the head;
-//! * [`arriving`]: the body as it comes.
+//! * [`head`][]: reading and checking the head;
+//! * [`arriving`][]: the body as it comes.
 
 mod arriving;
 mod head;

@@ -1,7 +1,7 @@
 //! What happens to one call: planning of puts, files beside the database, reads that verify.
 //!
-//! * [`put`]: writing and deleting;
-//! * [`read`]: reading.
+//! * [`put`][]: writing and deleting;
+//! * [`read`][]: reading.
 
 mod put;
 mod read;

@@ -1,7 +1,7 @@
 //! What one group commit does to the tables: many operations, one database transaction.
 //!
-//! * [`operation`]: what is asked and answered;
-//! * [`blocks`]: the rows of blocks.
+//! * [`operation`][]: what is asked and answered;
+//! * [`blocks`][]: the rows of blocks.
 
 mod blocks;
 mod operation;

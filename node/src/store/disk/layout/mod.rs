@@ -1,8 +1,8 @@
 //! Names and rows of the data folder, format 2; the tables are in `docs/storage-format.md`.
 //!
-//! * [`keys`]: the keys of rows;
-//! * [`rows`]: the rows;
-//! * [`file`]: files of blocks and their names.
+//! * [`keys`][]: the keys of rows;
+//! * [`rows`][]: the rows;
+//! * [`file`][]: files of blocks and their names.
 
 mod file;
 mod keys;
