@@ -1,6 +1,6 @@
 //! A copy at a node that nobody trusts: killed, cut off, and in the end all that is left.
 
-use tests::write;
+use tests::{Kastro, write};
 
 use super::{Member, Net, begin_round, fill, until};
 use crate::text;
@@ -20,6 +20,7 @@ fn rel_25_a_copy_survives_kills_of_both_sides_and_becomes_the_home() {
     alice.ok(&["put", "film", "/alice/"]);
     mirror.sync();
     mirror.restart_with(&[SLOW]);
+    wrong_uses(&mirror, &home, &alice);
     mirror.keep(&alice, "alice", &home);
 
     // The mirror is killed in the middle of its round.
@@ -142,4 +143,23 @@ fn scrubbed(member: &Member, what: &str) -> u64 {
     let state = &shown[0]["state"];
     let count = |value: &serde_json::Value| value[what].as_u64().unwrap_or(0);
     count(state).max(count(&state["last"]))
+}
+
+/// What is said to an operator, and to alice, who mistake one node for another.
+fn wrong_uses(mirror: &Member, home: &Member, alice: &Kastro) {
+    let refused = |member: &Member, arguments: &[&str], reason: &str| {
+        let done = member.operate(arguments);
+        assert_ne!(done.code, Some(0), "{arguments:?}");
+        assert!(done.stderr.contains(reason), "{}", done.stderr);
+    };
+    refused(home, &["mirror", "add", "alice"], "the home of alice");
+    let from = |id| ["mirror", "add", "alice", "--from", id];
+    refused(mirror, &from("12D3KooWrong"), "not a node id");
+    refused(mirror, &from(mirror.id()), "the id of this node");
+    refused(mirror, &["mirror", "rm", "alice"], "no copy of alice");
+    refused(mirror, &["mirror", "rm", "nobody"], "no user nobody");
+    let early = alice.fails(9, &["mirror", "allow", mirror.url()]);
+    assert!(early.contains("kastro mirror add"), "{early}");
+    let own = alice.fails(18, &["mirror", "allow", home.url()]);
+    assert!(own.contains("the home of the account"), "{own}");
 }

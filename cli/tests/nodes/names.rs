@@ -54,7 +54,11 @@ fn names_are_given_once_through_kills_and_a_take_over() {
         person.ok(&["mkdir", &format!("/{}/goes-on", known.name)]);
     }
     let refused = person(&net, &home, "newcomer", "some password of a newcomer");
-    let refused = refused.run(&["signup", "--no-session"]);
+    // The name may come later, so the passphrase is told now.
+    let refused = refused.run(&["signup", "--no-session", "--generate"]);
+    let passphrase = refused.text().trim().to_owned();
+    assert_eq!(passphrase.split('-').count(), 7, "{passphrase}");
+    assert!(refused.stderr.contains("kastro login newcomer"));
     assert_ne!(refused.code, Some(0));
     assert!(
         refused.stderr.contains("name authority"),
@@ -70,6 +74,8 @@ fn names_are_given_once_through_kills_and_a_take_over() {
     assert_eq!(taken["names"].as_u64(), names);
     heir.restart();
     assert_eq!(heir.json(&["names", "status"])["is_authority"], true);
+    let own = home.operate(&["names", "follow", home.id()]);
+    assert!(own.stderr.contains("this node"), "{}", own.stderr);
     home.json(&["names", "follow", heir.id()]);
     home.sync();
     // Old names are taken, new ones are given once, wherever they are asked for.
@@ -84,6 +90,9 @@ fn names_are_given_once_through_kills_and_a_take_over() {
     attempts.extend(late);
     home.sync();
     check(&net, &attempts, &[&heir, &home]);
+    // So does the sign-up that waited.
+    let newcomer = person(&net, &home, "newcomer", &passphrase);
+    newcomer.ok(&["ls"]);
 
     // The old authority comes back, and gives out nothing.
     authority.restart();

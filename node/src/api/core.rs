@@ -5,6 +5,7 @@ use std::io::Write as _;
 use champ::cbor::Record as _;
 use flate2::{Compression, write::GzEncoder};
 use pki::{
+    chain::ClaimChain,
     keys::Owner,
     wire::{
         Body as _,
@@ -26,9 +27,7 @@ const MAX_PREFIX_BYTES: usize = 64;
 
 pub(super) async fn get_chain(call: &Call<'_>, body: &mut RequestBody) -> Result<Reply, Refusal> {
     let NameRequest(name) = read(body).await?;
-    Ok(Reply::cbor_bytes(
-        call.state.directory.chain(&name).await?.encode(),
-    ))
+    Ok(Reply::cbor_bytes(chain(call, &name).await?.encode()))
 }
 
 pub(super) async fn get_public_key(
@@ -36,9 +35,18 @@ pub(super) async fn get_public_key(
     body: &mut RequestBody,
 ) -> Result<Reply, Refusal> {
     let NameRequest(name) = read(body).await?;
-    let chain = call.state.directory.chain(&name).await?;
+    let chain = chain(call, &name).await?;
     let key = chain.identity().map(|identity| identity.hash().clone());
     Ok(Reply::bytes(PublicKeyReply(key).to_body()))
+}
+
+/// Looks a name up, in the table that is here.
+async fn chain(call: &Call<'_>, name: &str) -> Result<ClaimChain, Refusal> {
+    match call.origin {
+        // No other node is asked for what a peer asks.
+        Origin::Peer(_) => call.state.directory.chain(name).await,
+        Origin::InProcess | Origin::Address(_) => names::look_up(call.state, name).await,
+    }
 }
 
 pub(super) async fn get_username(

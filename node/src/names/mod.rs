@@ -14,7 +14,7 @@ mod pending;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pki::{keys::Owner, username::PKI_OWNER};
+use pki::{chain::ClaimChain, keys::Owner, username::PKI_OWNER};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -35,6 +35,8 @@ pub(crate) use pending::{forget as forget_pending, keep as keep_pending, waiting
 const ROUND: std::time::Duration = std::time::Duration::from_secs(60);
 /// Most milliseconds that are added to it, so that nodes do not ask all at once.
 const JITTER_MILLIS: u64 = 10_000;
+/// As long as there is no table, one is asked for no more often than this when somebody looks up a name.
+const FIRST_FILL_SECONDS: i64 = 5;
 /// Row of the node's table with the owner of the names that are stored here.
 const OWNER_ROW: &[u8] = b"names owner";
 /// Row of a node that took over as the authority: the owner of the table.
@@ -103,6 +105,11 @@ impl Names {
     /// Returns how following goes.
     pub(crate) fn status(&self) -> Status {
         self.status.lock().clone()
+    }
+
+    /// Returns true as long as this node follows a table of which it has nothing yet.
+    fn is_empty(&self) -> bool {
+        self.follows.is_some() && self.status.lock().in_step_seconds.is_none()
     }
 }
 
@@ -240,6 +247,24 @@ pub(crate) async fn refresh(state: &Arc<State>) -> Result<(), Refusal> {
         Ok(_) => Ok(()),
         Err(MirrorError::Here(refusal)) => Err(refusal),
         Err(_) => Err(Refusal::AuthorityUnreachable),
+    }
+}
+
+/// Returns the chain of a name for a client that looks it up; an empty one for a name that nobody has.
+///
+/// Whether anybody has it a node does not know before it has the table (Spec: 10 §8.6).
+///
+/// # Errors
+/// [`Refusal::AuthorityUnreachable`] when the table is not here yet and cannot be had.
+pub(crate) async fn look_up(state: &Arc<State>, name: &str) -> Result<ClaimChain, Refusal> {
+    let chain = state.directory.chain(name).await?;
+    if !chain.is_empty() || !state.names.is_empty() {
+        return Ok(chain);
+    }
+    refresh_if_older(state, FIRST_FILL_SECONDS).await?;
+    match state.names.is_empty() {
+        true => Err(Refusal::AuthorityUnreachable),
+        false => state.directory.chain(name).await,
     }
 }
 

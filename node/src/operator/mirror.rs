@@ -10,6 +10,7 @@ use super::{
     Failed, FailedKind, Operation, Report, peer_id,
     quota::set as set_quota,
     removal::{RemoveUser, UserRemoved},
+    this_node,
     users::{claimed, known_name},
 };
 use crate::{
@@ -84,6 +85,11 @@ impl Operation for AddMirror {
         let state = node.state();
         let user = foreign(state, &self.user).await?;
         let from = self.from.as_deref().map(peer_id).transpose()?;
+        if from.is_some_and(|peer| state.identity.is_own(&peer.to_cid())) {
+            return Err(
+                this_node().help("a copy is made from the user's home when nothing is said")
+            );
+        }
         let token = self.token.as_deref().map(read_token).transpose()?;
         if stored_quota(state, &user.name).await?.is_none() || self.quota_bytes.is_some() {
             let quota = default_quota(state, self.quota_bytes).await?;
@@ -172,7 +178,16 @@ impl Operation for RemoveMirror {
     async fn run(self, node: &Node, report: &Report) -> Result<UserRemoved, Failed> {
         let state = node.state();
         known_name(state, &self.user).await?;
-        foreign(state, &self.user).await?;
+        let user = foreign(state, &self.user).await?;
+        let row = Mirroring(state).user(&self.user).await?;
+        let is_kept = row.is_some()
+            || stored_quota(state, &user.name).await?.is_some()
+            || state.usage.confirmed(state, &user).await? > 0;
+        if !is_kept {
+            let text = format!("this node keeps no copy of {}", self.user);
+            return Err(Failed::new(FailedKind::NotFound, text)
+                .help("`kastro mirror status` shows the copies it keeps"));
+        }
         let key = self.user.as_bytes().to_vec();
         let batch = Batch::new().remove(tables::MIRRORS, key);
         let _ = state.store.commit(batch).await?;

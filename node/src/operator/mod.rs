@@ -138,6 +138,11 @@ fn peer_id(text: &str) -> Result<PeerId, Failed> {
         .map_err(|_| Failed::new(FailedKind::NotAllowed, "not a node id"))
 }
 
+/// An id was given that is this node's own.
+fn this_node() -> Failed {
+    Failed::new(FailedKind::NotAllowed, "that is the id of this node")
+}
+
 impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Self {
         let kind = match &error {

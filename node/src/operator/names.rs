@@ -6,7 +6,7 @@ use pki::keys::SecretSigningKey;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Failed, FailedKind, Operation, Report, peer_id};
+use super::{Failed, FailedKind, Operation, Report, peer_id, this_node};
 use crate::{
     error::chain,
     identity::{is_exposed, write_durably},
@@ -106,6 +106,11 @@ impl Operation for FollowNames {
             );
         }
         let peer = self.node.as_deref().map(peer_id).transpose()?;
+        if peer.is_some_and(|peer| state.identity.is_own(&peer.to_cid())) {
+            return Err(
+                this_node().help("`kastro names take-over FILE` makes it give out the names")
+            );
+        }
         names::set_source(state, peer.as_ref()).await?;
         ShowNames::default().run(node, report).await
     }

@@ -106,12 +106,19 @@ impl fmt::Debug for PeerId {
 impl FromStr for PeerId {
     type Err = NotAPeerId;
 
-    /// Reads every text form: base58 of the bare multihash, `Qm...`, CID text.
+    /// Reads every text form: base58 of the bare multihash, `Qm...`, CID text. What was cut short holds no key, and is no id.
     fn from_str(text: &str) -> Result<Self, NotAPeerId> {
-        Cid::parse_peer_id(text)
-            .map_err(|_| NotAPeerId)
-            .and_then(|cid| Self::from_cid(&cid))
+        let cid = Cid::parse_peer_id(text).map_err(|_| NotAPeerId)?;
+        match cid.identity_content() {
+            Some(content) if !is_key(content) => Err(NotAPeerId),
+            _ => Self::from_cid(&cid),
+        }
     }
+}
+
+/// Returns true for the protobuf of a public key: its kind, then as many bytes as it says.
+fn is_key(content: &[u8]) -> bool {
+    matches!(content, [0x08, _, 0x12, length, key @ ..] if usize::from(*length) == key.len())
 }
 
 #[cfg(test)]
@@ -149,7 +156,7 @@ mod tests {
     fn other_hashes_are_no_ids() {
         let blake = [&[0x1e, 32][..], &[0; 32]].concat();
         assert_eq!(PeerId::from_bytes(&blake), Err(NotAPeerId));
-        for bad in ["", "1", "x", "12D3KooW", "zdvgq"] {
+        for bad in ["", "1", "x", "12D3KooW", "12D3KooWrong", "zdvgq"] {
             assert_eq!(bad.parse::<PeerId>(), Err(NotAPeerId), "{bad}");
         }
     }

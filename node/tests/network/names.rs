@@ -10,6 +10,7 @@ use node::{
 };
 use pki::wire::{
     Body as _,
+    directory::NameRequest,
     signup::{SentLinks, SignupReply, UpdateChainRequest},
 };
 
@@ -107,6 +108,41 @@ async fn a_sign_up_survives_lost_messages_and_a_killed_node_at_every_step() {
             assert_eq!(again, SignupReply::Accepted.to_body());
         }
     }
+}
+
+/// Whether anybody has a name a node does not know before it has the table (Spec: 10 §8.6).
+#[tokio::test]
+async fn a_node_without_the_table_does_not_call_a_name_unknown() {
+    const CHAIN: &str = "peergos/v0/core/getChain";
+    const KEY: &str = "peergos/v0/core/getPublicKey";
+    let net = Net::new();
+    let mut authority = net.authority().await;
+    Account::sign_up(&authority.node, "alice", 1).await;
+    let late = net.join(&authority).await;
+    net.kill(&authority);
+    for call in [CHAIN, KEY] {
+        for name in ["alice", "nobody"] {
+            let body = NameRequest(name.to_owned()).to_body();
+            let refused = late.node.refused(call, body).await;
+            assert!(
+                refused.contains("name authority cannot be reached"),
+                "{refused}"
+            );
+        }
+    }
+    // It is not asked for each look-up.
+    net.links.reset(None);
+    let body = NameRequest("alice".to_owned()).to_body();
+    late.node.refused(CHAIN, body).await;
+    assert_eq!(net.links.calls(), 0);
+
+    net.restart(&mut authority).await;
+    net.clock.advance(10_000);
+    assert!(!late.chain("alice").await.is_empty());
+    assert!(late.chain("nobody").await.is_empty());
+    // From then on what is here is told, whether anybody answers or not.
+    net.kill(&authority);
+    assert!(late.chain("nobody").await.is_empty());
 }
 
 #[tokio::test]
