@@ -185,6 +185,11 @@ impl Drop for PartialFile {
         if !self.hidden.is_empty() && !is_worth_keeping {
             let _ = self.folder.remove_file(&self.hidden);
         }
+        if let Some(file) = &self.file {
+            // A program that is being started at this moment has a copy of the file until it runs: closing this one alone
+            // would leave the lock to it.
+            let _ = file.unlock();
+        }
     }
 }
 

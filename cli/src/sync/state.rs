@@ -44,7 +44,17 @@ pub struct State {
     /// Lines that say something that is no longer so.
     stale: usize,
     /// Held as long as this lives: two runs on the same folders would undo each other.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        // What is written yet is written under the lock.
+        self.log = None;
+        // A program that is being started at this moment has a copy of the file until it runs: closing this one alone
+        // would leave the lock to it.
+        let _ = self.lock.unlock();
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -112,7 +122,7 @@ impl State {
             known: BTreeMap::new(),
             log: None,
             stale: 0,
-            _lock: lock,
+            lock,
         };
         state.load()?;
         Ok(state)
@@ -442,6 +452,16 @@ mod tests {
                 lines
             );
         }
+    }
+
+    #[test]
+    fn the_lock_ends_with_the_run_whoever_has_a_copy_of_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path(), pair()).unwrap();
+        let of_a_program_being_started = state.lock.try_clone().unwrap();
+        drop(state);
+        State::open(dir.path(), pair()).unwrap();
+        drop(of_a_program_being_started);
     }
 
     #[test]

@@ -26,7 +26,17 @@ pub(super) const DRAFT_PREFIX: &str = ".new-";
 pub(super) struct Folder {
     pub(super) path: PathBuf,
     /// Held while somebody writes.
-    _lock: Option<File>,
+    lock: Option<File>,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Some(lock) = &self.lock {
+            // A program that is being started at this moment has a copy of the file until it runs: closing this one
+            // alone would leave the lock to it.
+            let _ = lock.unlock();
+        }
+    }
 }
 
 impl Folder {
@@ -48,7 +58,7 @@ impl Folder {
         }
         let folder = Self {
             path: path.to_owned(),
-            _lock: Some(lock),
+            lock: Some(lock),
         };
         make(&folder.packs())?;
         make(&folder.snapshots())?;
@@ -70,7 +80,7 @@ impl Folder {
         }
         Ok(Self {
             path: path.to_owned(),
-            _lock: None,
+            lock: None,
         })
     }
 
