@@ -14,7 +14,9 @@ use libp2p::{
 };
 use pki::node_identity::MAX_RECORD_BYTES;
 
-use super::{addresses::DialScope, doorman::Doorman, reachability, streams::Streams};
+use super::{
+    addresses::DialScope, doorman::Doorman, reachability, relaying::Relaying, streams::Streams,
+};
 
 /// Protocol of the routing table.
 pub(super) const KADEMLIA: StreamProtocol = StreamProtocol::new("/ipfs/kad/1.0.0");
@@ -50,7 +52,7 @@ pub(super) struct Behaviour {
     ping: ping::Behaviour,
     pub(super) kademlia: kad::Behaviour<MemoryStore>,
     relay: relay::client::Behaviour,
-    pub(super) relaying: relay::Behaviour,
+    pub(super) relaying: Relaying,
     hole_punching: dcutr::Behaviour,
     verdict: autonat::v1::Behaviour,
     reachability: autonat::v2::client::Behaviour,
@@ -63,7 +65,7 @@ impl Behaviour {
         key: &Keypair,
         scope: DialScope,
         relay: relay::client::Behaviour,
-        relaying: relay::Behaviour,
+        relaying: Relaying,
         http: Streams,
     ) -> Self {
         let id = key.public().to_peer_id();

@@ -56,10 +56,10 @@ impl Host {
         self.swarm
             .behaviour_mut()
             .relaying
-            .set_status(Some(match is_relay {
+            .set_status(match is_relay {
                 true => relay::Status::Enable,
                 false => relay::Status::Disable,
-            }));
+            });
         if self.reachability.reach() != Reach::Private {
             for relay in self.listeners.leave() {
                 // The library cannot give a place back while it is being renewed.
