@@ -91,7 +91,6 @@ fn advice(error: &ClientError) -> (Class, &'static str) {
         ),
         E::NotEmpty { .. } => (Class::Exists, ""),
         E::IllegalVersion { .. } => (Class::Usage, ""),
-        E::RateLimited { .. } => (Class::Refused, "wait a little and run the command again"),
         E::WrongCredentials => (
             Class::Credentials,
             "check the name and the password (capital letters, blanks at the end); nobody can reset it",
@@ -159,6 +158,26 @@ fn advice(error: &ClientError) -> (Class, &'static str) {
             Class::NoSpace,
             "nothing was moved; the operator of the node to move to makes room with `kastro quota set NAME SIZE`",
         ),
+        E::Refused { message, .. } if message.contains("accepting new user migrations") => (
+            Class::Refused,
+            "nothing was moved; that node has as many accounts as its operator wants: ask the operator, who makes room for one \
+             with `kastro mirror add NAME`",
+        ),
+        E::Refused { message, .. } if message.contains("Owner has moved") => (
+            Class::Refused,
+            "the node that was asked has not heard of the account's last move yet: run the command again in a minute",
+        ),
+        E::RateLimited { message } if message.contains("is moving") => (
+            Class::Refused,
+            "nothing is lost. It ends within minutes when both nodes and the name authority run and reach each other; \
+             `kastro move` with --server, the new node's address, goes on with it at once",
+        ),
+        E::HomeAnswers => (
+            Class::Refused,
+            "`kastro move` without --lost takes everything along. --force gives up what was written since the copy was last \
+             in step: for a home that lost data, or lets nobody go",
+        ),
+        E::RateLimited { .. } => (Class::Refused, "wait a little and run the command again"),
         E::HomeKeepsNoCopy => (
             Class::Refused,
             "a copy is worth something at another node: pass the address of one",

@@ -177,6 +177,9 @@ pub enum ClientError {
     /// A copy was to be kept by the node that is the account's home.
     #[error("that node is the home of the account")]
     HomeKeepsNoCopy,
+    /// The home of the account was to be given up as lost, and answers.
+    #[error("the home of the account answers: it is not lost")]
+    HomeAnswers,
     /// The description of the key derivation is outside what a client accepts (Spec: 40, INT-8).
     #[error("the account's key derivation is not acceptable: {reason}")]
     UnacceptableDerivation {

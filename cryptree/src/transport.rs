@@ -18,6 +18,8 @@ pub struct ApiRequest {
     pub body: Option<Bytes>,
     /// The caller accepts at most this many bytes of reply body; more is an error, not a truncation.
     pub max_reply_bytes: usize,
+    /// The node may work on it for hours: only a lost connection ends the wait for a reply.
+    pub is_long: bool,
 }
 
 impl ApiRequest {
@@ -28,7 +30,15 @@ impl ApiRequest {
             query: Vec::new(),
             body: None,
             max_reply_bytes,
+            is_long: false,
         }
+    }
+
+    /// Waits for the reply as long as the connection holds.
+    #[must_use]
+    pub const fn long(mut self) -> Self {
+        self.is_long = true;
+        self
     }
 
     /// Adds a query parameter.

@@ -1,7 +1,10 @@
 //! Sealed follow requests waiting for their receivers (Spec: 22 §3).
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
-use pki::keys::Owner;
+use champ::cbor::Record as _;
+use pki::{keys::Owner, wire::social::FollowRequest};
 
 use crate::{
     directory::User,
@@ -85,6 +88,22 @@ pub(crate) async fn remove(state: &State, owner: &Owner, request: &[u8]) -> Resu
         });
     if !batch.is_empty() {
         let _ = state.store.commit(batch).await?;
+    }
+    Ok(())
+}
+
+/// Removes the requests that are not among these: those who waited here before the owner came back, and were answered
+/// elsewhere.
+pub(crate) async fn keep_only(
+    state: &State,
+    owner: &Owner,
+    kept: &[FollowRequest],
+) -> Result<(), Refusal> {
+    let kept: HashSet<Vec<u8>> = kept.iter().map(FollowRequest::encode).collect();
+    for request in list(state, owner).await? {
+        if !kept.contains(request.as_ref()) {
+            remove(state, owner, &request).await?;
+        }
     }
     Ok(())
 }

@@ -3,7 +3,10 @@
 use champ::cbor::{Record, RecordError, Value};
 use pki::{
     username::Username,
-    wire::link::{LinkCount, LinkCounts, LinkLabel},
+    wire::{
+        link::{LinkCount, LinkCounts, LinkLabel},
+        mirror::FROM_THE_BEGINNING,
+    },
 };
 
 use crate::{
@@ -16,6 +19,8 @@ use crate::{
 const MAX_ATTEMPTS: usize = 1000;
 /// Rows read, and rows written, at once.
 const PAGE: usize = 1000;
+/// How far back changes are asked for again.
+const OVERLAP_SECONDS: i64 = 3600;
 
 /// Uses of one link, as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,10 +124,16 @@ pub(crate) async fn changed_after(
     Ok(LinkCounts(counts))
 }
 
-/// Returns the time of the latest change that is stored of a user; `None` without any.
-pub(crate) async fn latest(state: &State, name: &Username) -> Result<Option<i64>, Refusal> {
+/// Returns the moment after which changes are asked for at another node.
+///
+/// Some time before the latest change that is here: another one may have come in the same second, and the two nodes' clocks
+/// differ. What comes twice does no harm.
+pub(crate) async fn ask_after(state: &State, name: &Username) -> Result<i64, Refusal> {
     let all = changed_after(state, name, i64::MIN).await?;
-    Ok(all.0.iter().map(|count| count.modified_epoch_seconds).max())
+    let latest = all.0.iter().map(|count| count.modified_epoch_seconds).max();
+    Ok(latest.map_or(FROM_THE_BEGINNING, |latest| {
+        latest.saturating_sub(OVERLAP_SECONDS)
+    }))
 }
 
 /// Stores counts that another node has kept. Lower ones than are here change nothing.
@@ -131,6 +142,16 @@ pub(crate) async fn store(
     name: &Username,
     counts: &LinkCounts,
 ) -> Result<(), Refusal> {
+    for _ in 0..MAX_ATTEMPTS {
+        if store_once(state, name, counts).await? {
+            return Ok(());
+        }
+    }
+    Err(Refusal::Busy)
+}
+
+/// False when a link was used meanwhile.
+async fn store_once(state: &State, name: &Username, counts: &LinkCounts) -> Result<bool, Refusal> {
     for some in counts.0.chunks(PAGE) {
         let mut batch = Batch::new();
         for count in some {
@@ -144,6 +165,7 @@ pub(crate) async fn store(
                 .map_err(Refusal::internal)?
                 .map_or(0, |uses| uses.count);
             if count.count > here {
+                batch = batch.expect(tables::LINK_COUNTS, key.clone(), before);
                 let uses = Uses {
                     count: count.count,
                     modified_epoch_seconds: count.modified_epoch_seconds,
@@ -151,9 +173,9 @@ pub(crate) async fn store(
                 batch = batch.put(tables::LINK_COUNTS, key, uses.encode());
             }
         }
-        if !batch.is_empty() {
-            let _ = state.store.commit(batch).await?;
+        if !batch.is_empty() && !state.store.commit(batch).await?.is_committed() {
+            return Ok(false);
         }
     }
-    Ok(())
+    Ok(true)
 }

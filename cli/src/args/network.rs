@@ -209,6 +209,11 @@ pub struct MoveArgs {
     #[arg(long)]
     pub lost: bool,
 
+    /// With --lost: also when the old home still answers. What was written there since the copy was last in step
+    /// is given up.
+    #[arg(long, requires = "lost")]
+    pub force: bool,
+
     /// How to reach the node to move to.
     #[command(flatten)]
     pub connection: Connection,

@@ -63,7 +63,7 @@ pub struct UserRemoveArgs {
     #[arg(value_name = "NAME")]
     pub name: String,
 
-    /// Also when this node is the account's home: its files exist nowhere else.
+    /// Also when this node is the account's home, or has what a move of it still needs: its files exist nowhere else.
     #[arg(long)]
     pub force: bool,
 

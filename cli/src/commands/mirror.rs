@@ -156,6 +156,9 @@ fn copy(shown: &MirrorShown, output: Output) -> Result<(), Failure> {
         return output.json(shown);
     }
     let state = match (&shown.error, shown.in_step_seconds) {
+        _ if shown.moving.is_some() => {
+            format!("moving {}", shown.moving.as_deref().unwrap_or_default())
+        }
         _ if !shown.is_allowed => "waits for the user's permission".to_owned(),
         (Some(error), Some(seconds)) => {
             format!(
@@ -167,6 +170,7 @@ fn copy(shown: &MirrorShown, output: Output) -> Result<(), Failure> {
         (None, Some(seconds)) => format!("in step {}", human::time(at(seconds))),
         (None, None) => "not copied yet".to_owned(),
     };
+    let is_full = |error: &String| error.contains("space for this copy is full");
     let login = match shown.can_log_in {
         true => "",
         false => "; no login data: it cannot be restored by password",
@@ -182,6 +186,12 @@ fn copy(shown: &MirrorShown, output: Output) -> Result<(), Failure> {
     {
         output.hint(&format!(
             "It is copied from {from}, as `--from` said; `kastro mirror add {}` copies from the present home.",
+            human::printable(&shown.user)
+        ));
+    }
+    if shown.error.as_ref().is_some_and(is_full) {
+        output.hint(&format!(
+            "What fitted is kept; `kastro mirror add {} --quota SIZE` gives the copy more space.",
             human::printable(&shown.user)
         ));
     }

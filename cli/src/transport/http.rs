@@ -40,6 +40,10 @@ impl HttpTransport {
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.enforce_http(false);
+        // A machine that is gone without a word is noticed also while a long answer is waited for.
+        connector.set_keepalive(Some(KEEPALIVE));
+        connector.set_keepalive_interval(Some(KEEPALIVE));
+        connector.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(MAX_IN_FLIGHT)
@@ -109,6 +113,10 @@ impl HttpTransport {
 impl Transport for HttpTransport {
     async fn call(&self, request: ApiRequest) -> Result<ApiResponse, TransportError> {
         let max = request.max_reply_bytes;
+        let patience = match request.is_long {
+            true => LONG_REPLY_TIMEOUT,
+            false => REPLY_TIMEOUT,
+        };
         let uri: Uri = format!("{}{}", self.base, request.target())
             .parse()
             .map_err(|error| TransportError::Unreachable(Arc::new(error)))?;
@@ -124,7 +132,7 @@ impl Transport for HttpTransport {
             .acquire()
             .await
             .map_err(|error| TransportError::Unreachable(Arc::new(error)))?;
-        let reply = timeout(REPLY_TIMEOUT, self.client.request(request))
+        let reply = timeout(patience, self.client.request(request))
             .await
             .map_err(|_| TransportError::TimedOut)?
             .map_err(|error| {
@@ -253,6 +261,12 @@ const USER_AGENT: &str = concat!("Kastro-", env!("CARGO_PKG_VERSION"), "-shell")
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait from the start of a request to the head of its reply: pointer writes may wait for a flush.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same of calls that the node works on for hours.
+const LONG_REPLY_TIMEOUT: Duration = Duration::from_secs(30 * 86_400);
+/// Silence after which a connection is tried, and between trials.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Trials without an answer after which it is lost.
+const KEEPALIVE_RETRIES: u32 = 4;
 /// Longest pause within a reply body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Shorter than the idle limit of common reverse proxies, so that a kept connection is rarely a dead one.

@@ -51,7 +51,9 @@ impl Api {
     /// Moves the account to the node that is asked. May take as long as copying everything does; can be repeated.
     pub async fn migrate(&self, request: &MigrateRequest) -> Result<UserSnapshot, ClientError> {
         const CALL: &str = "peergos/v0/core/migrateUser";
-        let request = ApiRequest::new(CALL, UserSnapshot::MAX_BYTES).with_body(request.to_body());
+        let request = ApiRequest::new(CALL, UserSnapshot::MAX_BYTES)
+            .with_body(request.to_body())
+            .long();
         let body = self.call(request, Repeat::Safe).await?;
         UserSnapshot::decode(&body).map_err(|_| ClientError::malformed(CALL))
     }

@@ -27,6 +27,8 @@ pub enum Moved {
     Done {
         /// Where it lived.
         from: Cid,
+        /// Second factors that were asked for there and are not here.
+        lost_factors: usize,
     },
     /// It lived there already.
     WasHere,
@@ -120,6 +122,8 @@ impl Session {
         let now = SignedTime::at(account.environment().now());
         let auth = now.sign(account.identity.secret());
         let usage = account.api().usage(account.owner(), &auth).await?;
+        // Nodes do not hand them over, and nobody else has their secrets.
+        let factors = account.api().second_factors(&account.name, &auth).await;
         let request = MigrateRequest {
             username: account.name.to_string(),
             chain: self.claim_at(&chain, here)?,
@@ -131,18 +135,30 @@ impl Session {
         };
         account.api().migrate(&request).await?;
         self.check_home().await?;
-        Ok(Moved::Done { from })
+        let lost_factors = factors.map_or(0, |factors| factors.0.len());
+        Ok(Moved::Done { from, lost_factors })
     }
 
     /// Makes the node of this session the home of the account, with the copy it has, without asking the old home:
-    /// for when that is lost for good. What was written there since the copy was last in step is given up.
+    /// for when that is lost for good. What was written there since the copy was last in step is given up; so a home
+    /// that answers is not given up, unless `also_answering`: it may have lost what it had, or keep people from leaving.
     ///
     /// # Errors
-    /// [`ClientError::Refused`] and [`ClientError::Network`] when the name authority cannot be asked.
-    pub async fn restore_here(&self) -> Result<Moved, ClientError> {
+    /// [`ClientError::HomeAnswers`]; [`ClientError::Refused`] and [`ClientError::Network`] when the name authority cannot
+    /// be asked.
+    pub async fn restore_here(&self, also_answering: bool) -> Result<Moved, ClientError> {
         let (chain, from, here) = self.homes().await?;
         if from.hash() == here.hash() {
             return Ok(Moved::WasHere);
+        }
+        if !also_answering {
+            let account = &self.account;
+            let now = SignedTime::at(account.environment().now());
+            let auth = now.sign(account.identity.secret());
+            // No copy answers this for the home.
+            if account.api().usage(account.owner(), &auth).await.is_ok() {
+                return Err(ClientError::HomeAnswers);
+            }
         }
         let claimed = self.claim_at(&chain, here)?;
         let name = &self.account.name;
@@ -152,7 +168,10 @@ impl Session {
             });
         }
         self.check_home().await?;
-        Ok(Moved::Done { from })
+        Ok(Moved::Done {
+            from,
+            lost_factors: 0,
+        })
     }
 
     /// Returns the claim chain, the home it names, and the node of this session.

@@ -37,6 +37,10 @@ pub(super) async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
     if !user.is_local {
         return Err(Refusal::ForeignLink);
     }
+    // How often it was used is known when the user has arrived.
+    if state.directory.arrivals.contains(&user.name) {
+        return Err(Refusal::Moving);
+    }
     let now = state.clock.now_seconds();
     let source = user.name.as_str().to_owned();
     let counted_at = state.limit_seconds();

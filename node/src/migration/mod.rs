@@ -26,7 +26,7 @@ use crate::{
     store::{Batch, tables},
 };
 
-pub(crate) use source::{hand_over, settle_leaving};
+pub(crate) use source::{give_up, hand_over, is_dispensable, settle_leaving};
 pub(crate) use target::{arrive, complete_arrival};
 
 /// How long a node answers again for a move that it has handed over, in seconds.

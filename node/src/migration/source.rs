@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use pki::{
+    keys::Writer,
     username::Username,
     wire::{mirror::MigrateRequest, snapshot::UserSnapshot},
 };
 
 use super::{Move, Phase, REPEAT_SECONDS, check_chain, of_user, replace};
 use crate::{
+    directory::User,
     error::Refusal,
-    mirror,
+    mirror::{self, Remote},
     names::{self, Registered},
     p2p::PeerId,
+    pointers,
     state::State,
 };
 
@@ -48,6 +51,9 @@ pub(crate) async fn hand_over(
     }
     check_chain(&user.name, &existing, &request.chain)?;
     if request.commit {
+        // Once writes have stopped they stay so until it is known whether the claim was published. So that is not
+        // begun while the name authority is away.
+        names::refresh(state).await?;
         stop_writes(state, &user.name, peer, request).await?;
         tracing::info!(user = user.name.as_str(), %peer, "a user is leaving");
         if !settle_leaving(state, &user.name).await? {
@@ -73,6 +79,55 @@ async fn is_repetition(
         .saturating_sub(moved.since_seconds);
     // The claim may have been published while its answer was lost.
     Ok(moved.phase != Phase::Arriving && age <= REPEAT_SECONDS && moved.chain()? == request.chain)
+}
+
+/// Returns true when nothing that is here of a user of another node is needed to complete a move.
+///
+/// Of who has left here that is so when the new home has every pointer as it is here.
+pub(crate) async fn is_dispensable(
+    state: &State,
+    user: &User,
+    writers: &[Writer],
+) -> Result<bool, Refusal> {
+    let Some((_, moved)) = of_user(state, &user.name).await? else {
+        return Ok(true);
+    };
+    if moved.phase != Phase::Left {
+        return Ok(false);
+    }
+    if moved.chain()? != state.directory.chain(user.name.as_str()).await? {
+        // Has moved on since.
+        return Ok(true);
+    }
+    let (Some(peers), Ok(peer)) = (state.peers.get(), moved.other.parse()) else {
+        return Ok(false);
+    };
+    let pace = Arc::clone(&state.mirrors.pace);
+    let home = Remote::new(Arc::clone(peers), peer, user.identity.clone(), None, pace);
+    for writer in writers {
+        let Some(here) = pointers::stored_update(state, writer).await? else {
+            continue;
+        };
+        let Ok(Some(there)) = home.pointer(writer).await else {
+            return Ok(false);
+        };
+        let there = pointers::read_update(&there)?;
+        if there.sequence() < here.sequence() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Gives up an arrival that cannot be completed: what is here of the user is going to be removed.
+pub(crate) async fn give_up(state: &State, name: &Username) -> Result<(), Refusal> {
+    if let Some((row, moved)) = of_user(state, name).await?
+        && moved.phase == Phase::Arriving
+        && replace(state, name, Some(row), None).await?
+    {
+        state.directory.arrivals.remove(name);
+    }
+    Ok(())
 }
 
 /// Stores the row from which on no write of the user is accepted here.

@@ -18,9 +18,9 @@ use pki::{
 use super::{Move, Phase, check_chain, of_user, replace};
 use crate::{
     bats,
-    directory::User,
+    directory::{Removal, User},
     error::{Refusal, chain},
-    link_counts,
+    follow_requests,
     mirror::{self, Copying, Fetching, MirrorError, Remote},
     names,
     p2p::{PeerError, PeerId, ask},
@@ -28,6 +28,9 @@ use crate::{
     store::{Batch, tables},
     usage::{quota_row, stored_quota},
 };
+
+/// The account is larger than its space here.
+const NO_ROOM: &str = "Not enough space for user to migrate user to this server!";
 
 /// Moves a user here, step by step. After a failure the same call goes on where it was.
 ///
@@ -44,6 +47,8 @@ pub(crate) async fn arrive(
     if !names_us {
         return Err(Refusal::rule("The new claim names another server"));
     }
+    // Without the name authority nobody moves: said now, and not after hours of copying.
+    names::refresh(state).await?;
     let source = PeerId::from_cid(&request.current_server)
         .map_err(|_| Refusal::malformed("Invalid server id"))?;
     let existing = state.directory.chain(&request.username).await?;
@@ -86,21 +91,31 @@ async fn admit(state: &State, user: &User, request: &MigrateRequest) -> Result<(
         None => crate::operator::quota::default_bytes(state).await?,
     };
     if u64::try_from(request.usage_bytes).unwrap_or(0) > quota {
+        return Err(Refusal::rule(NO_ROOM));
+    }
+    let removal = state.directory.removal(&user.name).await?;
+    if removal == Some(Removal::Going) {
         return Err(Refusal::rule(
-            "Not enough space for user to migrate user to this server!",
+            "This server is still removing what it had of this user, please try again later",
         ));
     }
     if stored.is_none() {
         let key = user.name.as_str().as_bytes().to_vec();
-        let batch = Batch::new().expect_absent(tables::QUOTAS, key.clone()).put(
+        let mut batch = Batch::new().expect_absent(tables::QUOTAS, key.clone()).put(
             tables::QUOTAS,
-            key,
+            key.clone(),
             quota_row(quota),
         );
+        if removal.is_some() {
+            // Who was removed has no home here, whatever the claim says. That ends now, before there is such a claim.
+            batch = batch.remove(tables::REMOVED, key);
+        }
         if state.store.commit(batch).await?.is_committed() {
             state.users.added();
             state.usage.quota_changed(state, user, quota).await?;
         }
+        let chain = state.directory.chain(user.name.as_str()).await?;
+        state.directory.forget(&chain);
     }
     Ok(())
 }
@@ -123,14 +138,14 @@ async fn call_source(
     commit: bool,
 ) -> Result<UserSnapshot, MirrorError> {
     let peers = state.peers().ok_or(MirrorError::Offline)?;
-    let after = link_counts::latest(state, &user.name).await?;
     let usage = state.usage.confirmed(state, user).await?;
     let request = MigrateRequest {
         username: user.name.as_str().to_owned(),
         chain: chain.clone(),
         current_server: source.to_cid(),
         bat: bats::newest(state, &user.name).await?,
-        after_epoch_seconds: after.unwrap_or(FROM_THE_BEGINNING),
+        // All of them: a limit on uses must not grow because two clocks differ.
+        after_epoch_seconds: FROM_THE_BEGINNING,
         usage_bytes: i64::try_from(usage).unwrap_or(i64::MAX),
         commit,
     };
@@ -193,6 +208,8 @@ async fn finish(state: &Arc<State>, name: &Username) -> Result<UserSnapshot, Ref
         }
     };
     store(state, &user, source, &snapshot).await?;
+    // What was answered at the other node while this one had an older state.
+    follow_requests::keep_only(state, &user.identity, &snapshot.follow_requests).await?;
     if !is_published(state, name, &new).await? {
         return Err(Refusal::AuthorityUnreachable);
     }
@@ -238,6 +255,7 @@ pub(crate) async fn complete_arrival(state: &Arc<State>, name: &Username) -> Res
 /// Says to the client, or to the log, what went wrong with the other node.
 fn told(error: MirrorError) -> Refusal {
     match error {
+        MirrorError::QuotaReached { .. } => Refusal::rule(NO_ROOM),
         MirrorError::Here(refusal) => refusal,
         MirrorError::Peer(PeerError::Refused { message, .. }) if !message.is_empty() => {
             Refusal::rule(message)

@@ -56,7 +56,7 @@ pub enum MirrorError {
     #[error("the owned keys cannot be followed")]
     Owned(#[source] OwnedError),
     /// The user's space here is full.
-    #[error("the space of {quota} bytes for this copy is full")]
+    #[error("the space for this copy is full")]
     QuotaReached {
         /// Bytes.
         quota: u64,

@@ -248,8 +248,7 @@ async fn one(state: &Arc<State>, user: &Arc<User>) -> Result<Copied, MirrorError
         Arc::clone(&state.mirrors.pace),
     );
     let copied = pass(state, user, &remote).await?;
-    let after = link_counts::latest(state, &user.name).await?;
-    let after = after.unwrap_or(FROM_THE_BEGINNING);
+    let after = link_counts::ask_after(state, &user.name).await?;
     let counts = remote.link_counts(&user.name, &token, after).await?;
     link_counts::store(state, &user.name, &counts).await?;
     Ok(copied)

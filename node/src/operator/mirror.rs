@@ -189,13 +189,14 @@ impl Operation for RemoveMirror {
                 .help("`kastro mirror status` shows the copies it keeps"));
         }
         let key = self.user.as_bytes().to_vec();
-        let batch = Batch::new().remove(tables::MIRRORS, key);
-        let _ = state.store.commit(batch).await?;
         let remove = RemoveUser {
             name: self.user,
             force: false,
         };
-        remove.run(node, report).await
+        let removed = remove.run(node, report).await?;
+        let batch = Batch::new().remove(tables::MIRRORS, key);
+        let _ = state.store.commit(batch).await?;
+        Ok(removed)
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     bats,
     directory::{Removal, User},
-    gc,
+    gc, migration,
     node::Node,
     state::State,
     store::{Batch, MAX_DELETE_BLOCKS, Table, tables},
@@ -40,7 +40,7 @@ const MAX_ROUNDS: usize = 5;
 pub struct RemoveUser {
     /// User name.
     pub name: String,
-    /// Also when this node is the account's home: nobody else has its data then.
+    /// Also when this node is the account's home, or has what a move still needs: nobody else has its data then.
     #[serde(default)]
     pub force: bool,
 }
@@ -85,6 +85,22 @@ impl Operation for RemoveUser {
                 format!("this node is the home of {name}: its files exist nowhere else"),
             )
             .help("--force removes them for good; there is no undo"));
+        }
+        if self.force {
+            migration::give_up(state, &name).await?;
+        } else if state.directory.removal(&name).await?.is_none() {
+            let writers = writers_of(state, &name).await?;
+            let writers: Vec<_> = writers.into_iter().map(|(writer, _)| writer).collect();
+            if !migration::is_dispensable(state, &user, &writers).await? {
+                return Err(Failed::new(
+                    FailedKind::Refused,
+                    format!("{name} is moving, and the other node does not have everything yet"),
+                )
+                .help(
+                    "the nodes go on with that each minute, once both run and reach each other and the name authority; \
+                     `kastro users remove --force` removes what is here all the same, for good",
+                ));
+            }
         }
         close(state, &name).await?;
         tracing::info!(user = name.as_str(), "account is being removed");

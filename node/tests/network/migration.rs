@@ -1,7 +1,11 @@
 //! Moving house: one home at any time, nothing lost, whatever breaks in between.
 
+use bytes::Bytes;
 use champ::cbor::{Map, Record as _, Value};
-use node::store::{Batch, MetaStore as _, tables};
+use node::{
+    operator::{mirror::RemoveMirror, removal::RemoveUser},
+    store::{Batch, MetaStore as _, Table, tables},
+};
 use pki::{
     claim::Date,
     wire::{
@@ -358,4 +362,149 @@ async fn p2p_9_a_move_that_breaks_at_any_message_ends_with_one_home_and_loses_no
             broken_move(number, true, killed).await;
         }
     }
+}
+
+impl Town {
+    /// Moves alice, who must arrive.
+    async fn moves(&self, from: &Member, to: &Member) {
+        let request = request(&self.alice, to, from, to).await;
+        let answer = migrate(to, &request).await;
+        assert_eq!(answer.status, 200, "{}", message(&answer));
+    }
+}
+
+/// Rows of alice in a table of a node, by what they begin with.
+async fn rows(member: &Member, table: Table, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
+    member.store.scan(table, prefix, None, 100).await.unwrap()
+}
+
+/// Whoever was removed from a node has no home there. Moving there ends that.
+#[tokio::test]
+async fn an_account_moves_back_to_a_node_that_has_removed_its_copy() {
+    let town = Town::new().await;
+    let Town {
+        source,
+        target,
+        alice,
+        ..
+    } = &town;
+    let last = alice.write(&source.node, &contents(1, 3, 3)).await.unwrap();
+    town.moves(source, target).await;
+    let name = || "alice".to_owned();
+    let removed = source.run(RemoveMirror { user: name() }).await.unwrap();
+    assert!(removed.blocks > 0);
+    assert!(!alice.is_complete(source, &last).await);
+    town.moves(target, source).await;
+    assert!(alice.is_complete(source, &last).await);
+    let next = alice.write(&source.node, &contents(2, 3, 3)).await.unwrap();
+    assert_eq!(next.sequence, last.sequence + 1);
+}
+
+/// The old home has published the move, and its answer was lost: what it has is nowhere else.
+#[tokio::test]
+async fn what_a_move_still_needs_is_not_removed() {
+    let mut number = 0;
+    let (mut town, last) = loop {
+        let town = Town::new().await;
+        let contents = contents(1, 3, 3);
+        let last = town
+            .alice
+            .write(&town.source.node, &contents)
+            .await
+            .unwrap();
+        let request = request(&town.alice, &town.target, &town.source, &town.target).await;
+        town.net.links.reset(Some(Fault::Answer(number)));
+        let answer = migrate(&town.target, &request).await;
+        assert_ne!(answer.status, 200, "no message decides");
+        if town.source.chain("alice").await == request.chain {
+            break (town, last);
+        }
+        number += 1;
+    };
+    let name = || "alice".to_owned();
+    town.net.links.heal();
+    town.net.links.cut(&town.source, &town.target);
+    let refused = town.source.run(RemoveMirror { user: name() }).await;
+    assert!(refused.unwrap_err().message.contains("is moving"));
+    let user = RemoveUser {
+        name: name(),
+        force: false,
+    };
+    let refused = town.target.run(user.clone()).await;
+    assert!(refused.is_err(), "not where it arrives either");
+    let refused = town.source.run(user).await;
+    assert!(refused.unwrap_err().message.contains("is moving"));
+    town.settle().await;
+    assert!(town.alice.is_complete(&town.target, &last).await);
+    town.source
+        .run(RemoveMirror { user: name() })
+        .await
+        .unwrap();
+    assert!(!town.alice.is_complete(&town.source, &last).await);
+    assert!(town.alice.is_complete(&town.target, &last).await);
+}
+
+#[tokio::test]
+async fn a_move_that_cannot_be_published_stops_no_writes() {
+    let town = Town::new().await;
+    let Town {
+        net,
+        authority,
+        source,
+        target,
+        alice,
+    } = &town;
+    let request = request(alice, target, source, target).await;
+    for (version, cut) in [(1, target), (2, source)] {
+        net.links.cut(authority, cut);
+        let answer = migrate(target, &request).await;
+        assert!(
+            answer
+                .message()
+                .contains("name authority cannot be reached"),
+            "{}",
+            answer.message()
+        );
+        let written = alice.write(&source.node, &contents(version, 2, 2)).await;
+        assert!(written.is_ok());
+        net.links.heal();
+    }
+    town.moves(source, target).await;
+}
+
+/// The node that is moved to had the account before: what it remembers of that time is not what is so now.
+#[tokio::test]
+async fn what_a_node_has_kept_from_before_is_brought_up_to_date_by_a_move() {
+    let town = Town::new().await;
+    let Town {
+        source,
+        target,
+        alice,
+        ..
+    } = &town;
+    alice.write(&source.node, &contents(1, 2, 2)).await.unwrap();
+    let follow = format!("peergos/v0/social/followRequest?owner={}", alice.owner());
+    assert_eq!(source.node.ok(&follow, sealed_request()).await, [1]);
+    // A clock that was ahead: used once, a day from now.
+    let uses = |count: i64, seconds: i64| Value::List(vec![count.into(), seconds.into()]).encode();
+    let link = [b"alice\0".as_slice(), &7u32.to_be_bytes()].concat();
+    let used = |member: &Member, count, seconds| {
+        let batch = Batch::new().put(tables::LINK_COUNTS, link.clone(), uses(count, seconds));
+        let store = std::sync::Arc::clone(&member.store);
+        async move { assert!(store.commit(batch).await.unwrap().is_committed()) }
+    };
+    let now = NOW / 1000;
+    used(source, 1, now + 86_400).await;
+    town.moves(source, target).await;
+    // There the request is answered, and the link used twice more.
+    let owner = alice.identity.hash().cid().to_bytes();
+    let waiting = rows(target, tables::FOLLOW_REQUESTS, &owner).await;
+    assert_eq!(waiting.len(), 1);
+    let batch = Batch::new().remove(tables::FOLLOW_REQUESTS, waiting[0].0.to_vec());
+    assert!(target.store.commit(batch).await.unwrap().is_committed());
+    used(target, 3, now).await;
+    town.moves(target, source).await;
+    assert_eq!(rows(source, tables::FOLLOW_REQUESTS, &owner).await, []);
+    let counts = rows(source, tables::LINK_COUNTS, b"alice\0").await;
+    assert_eq!(counts[0].1, uses(3, now));
 }
