@@ -262,13 +262,11 @@ async fn a_relay_has_five_places() {
         inside.push(node);
     }
     let last = hidden(relay.place()).await;
-    let standing = place_when(&last, |place| place.trouble.is_some()).await;
-    assert_eq!(
-        standing.trouble.unwrap(),
-        "the relay has no place left",
-        "{:?}",
-        standing.address
-    );
+    // On a busy machine it may take more than one try to hear it.
+    place_when(&last, |place| {
+        place.trouble.as_deref() == Some("the relay has no place left")
+    })
+    .await;
     // Whoever leaves makes room.
     inside.remove(0).close().await;
     opened(&last).await;
