@@ -1,10 +1,15 @@
 //! Pointers (Spec: 07): every refusal of the table, atomic batches, compare-and-swap under contention.
 
-use champ::Cid;
-use pki::wire::{block_group::BlockFormat, pointer_batch::PointerWrite};
+use bytes::Bytes;
+use champ::{Cid, cbor::Value};
+use pki::wire::{
+    Body as _,
+    block_group::{BlockFormat, BlockGroup},
+    pointer_batch::PointerWrite,
+};
 
 use super::{
-    account::{Account, Root, cbor_block, key, owning, update},
+    account::{Account, Root, cbor_block, key, owning, sign_block, update},
     harness::TestNode,
 };
 
@@ -99,7 +104,7 @@ async fn every_refusal_has_its_text_and_changes_nothing() {
     assert_eq!(alice.set(&node, &forged).await.body, [0]);
     assert_eq!(alice.set_all(&node, vec![forged.clone()]).await.status, 400);
     let empty = PointerWrite {
-        signed: bytes::Bytes::new(),
+        signed: Bytes::new(),
         writer: home.writer(),
     };
     assert_eq!(alice.set(&node, &empty).await.body, [0]);
@@ -133,10 +138,10 @@ async fn every_refusal_has_its_text_and_changes_nothing() {
         alice.set(&node, &longer).await.message(),
         "Input exceeds maximum size of 1024 bytes"
     );
-    let same = champ::cbor::Value::List(vec![
-        champ::cbor::Value::from(first.to_bytes()),
-        champ::cbor::Value::from(first.to_bytes()),
-        champ::cbor::Value::Int(2),
+    let same = Value::List(vec![
+        Value::from(first.to_bytes()),
+        Value::from(first.to_bytes()),
+        Value::Int(2),
     ]);
     let same = PointerWrite {
         signed: home.secret().sign_attached(&same.encode()).into(),
@@ -221,8 +226,7 @@ async fn wr_7_a_batch_is_all_or_nothing() {
     let value = champ::cbor::Record::to_value(&good);
     twice.insert("p", vec![value.clone(), value]);
     let target = format!("peergos/v0/mutable/setPointers?owner={}", alice.owner());
-    node.refused(&target, champ::cbor::Value::Map(twice).encode())
-        .await;
+    node.refused(&target, Value::Map(twice).encode()).await;
     for bad in [&b""[..], b"\xff", b"\x80", b"\xa0"] {
         node.refused(&target, bad.to_vec()).await;
     }
@@ -284,6 +288,65 @@ async fn wr_2_only_owned_writers_may_point() {
         200
     );
     assert_eq!(alice.set(&node, &write).await.body, [1]);
+}
+
+/// LNK-4: who has a writable link has the key of one space, and the node takes it for no other. A signature by another key
+/// is answered with 200 and `00` as the network does (Spec: 07 §3.2), so what counts is what is stored afterwards.
+#[tokio::test]
+async fn lnk_4_the_key_of_one_folder_writes_neither_its_parent_nor_its_siblings() {
+    let node = TestNode::new().await;
+    let alice = Account::sign_up(&node, "alice", 7).await;
+    let (held, sibling) = (key(7, 3), key(7, 4));
+    let first = alice.home_root().await.cid();
+    let parent = owning(&alice.home, &[&held, &sibling]).await;
+    alice.put_root(&node, &alice.home, &parent).await;
+    let commit = update(&alice.home, Some(&first), Some(&parent.cid()), Some(2));
+    assert_eq!(alice.set(&node, &commit).await.body, [1]);
+    let root = owning(&sibling, &[]).await;
+    alice.put_root(&node, &sibling, &root).await;
+    let start = update(&sibling, None, Some(&root.cid()), Some(1));
+    assert_eq!(alice.set(&node, &start).await.body, [1]);
+    // The holder's own space, which is not pointed to yet; and a root block for each victim, signed by the holder only.
+    let own = owning(&held, &[]).await;
+    alice.put_root(&node, &held, &own).await;
+    let good = update(&held, None, Some(&own.cid()), Some(1));
+    let victims = [
+        (&alice.identity, alice.identity_root().await.cid(), 2),
+        (&alice.home, parent.cid(), 3),
+        (&sibling, root.cid(), 2),
+    ];
+    for (victim, present, next) in &victims {
+        let before = alice.pointer(&node, &victim.writer()).await;
+        assert!(!before.is_empty());
+        // Blocks in the name of another writer, under a signature of the key that the holder has.
+        let block = Bytes::from(Value::from("by the holder").encode());
+        let stored = Cid::of_cbor(&block);
+        let signatures = vec![sign_block(&held, &stored)];
+        let group = BlockGroup::new(vec![block], signatures).unwrap();
+        let target = alice.put_target(&victim.writer(), BlockFormat::DagCbor.as_str());
+        node.refused(&target, group.to_body()).await;
+        assert!(node.ok(&alice.get_target(&stored), "").await.is_empty());
+        // A root block of the victim that the holder makes and stores, as its own, which it may.
+        let mut forged = owning(victim, &[]).await;
+        forged.data.tree = Some(own.cid());
+        alice.put_root(&node, &held, &forged).await;
+        // The pointer: moved to it, moved to a root of the holder's, and emptied.
+        let (forged, own) = (forged.cid(), own.cid());
+        for updated in [Some(&forged), Some(&own), None] {
+            let mut write = update(&held, Some(present), updated, Some(*next));
+            write.writer = victim.writer();
+            let answer = alice.set(&node, &write).await;
+            assert_eq!((answer.status, &answer.body[..]), (200, &[0][..]));
+            // In a batch a lie like that refuses all of it, with the part that would be right.
+            let answer = alice.set_all(&node, vec![good.clone(), write]).await;
+            assert_eq!(answer.status, 400, "{answer:?}");
+        }
+        assert_eq!(alice.pointer(&node, &victim.writer()).await, before);
+        assert!(alice.pointer(&node, &held.writer()).await.is_empty());
+    }
+    // Nothing of that was refused for another reason: in its own space the key writes.
+    assert_eq!(alice.set(&node, &good).await.body, [1]);
+    assert_eq!(alice.pointer(&node, &held.writer()).await, good.signed);
 }
 
 /// WR-6: of many updates made from the same state exactly one is stored.

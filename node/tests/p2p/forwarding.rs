@@ -8,6 +8,7 @@ use http::Request;
 use node::{
     Config,
     clock::ManualClock,
+    names::NameAuthority,
     p2p::{PeerId, ask, full},
 };
 use pki::{
@@ -15,14 +16,16 @@ use pki::{
     claim::default_expiry,
     wire::{
         Body as _,
-        block_group::BlockFormat,
+        block_group::{BlockFormat, BlockGroup},
+        call::{Call as CallName, Home},
+        champ_lookup::{ChampCap, ChampCaps},
         signup::{SentLinks, UpdateChainRequest},
     },
 };
 
 use super::switchboard::{Hop, Switchboard, peer};
 use crate::conformance::{
-    account::{Account, private_raw},
+    account::{Account, cbor_block, private_raw, sign_block},
     harness::{NOW, TestNode, config},
 };
 
@@ -188,7 +191,8 @@ async fn log_9_logins_of_foreign_users_can_be_turned_away() {
     assert_eq!(pair.board.take_hops(), []);
 }
 
-/// Each of two nodes takes the other for the home.
+/// Each of two nodes takes the other for the home. Every call that is passed on makes one request from node to node, also
+/// when its parameters are nonsense otherwise, and ends in a refusal.
 #[tokio::test]
 async fn p2p_1_requests_never_go_in_circles() {
     let board = Switchboard::new();
@@ -202,33 +206,74 @@ async fn p2p_1_requests_never_go_in_circles() {
     let owner = alice.owner();
     let writer = alice.home.writer();
     let root = alice.home_root().await.cid();
+    let bat = alice.mirror_with_id().to_text();
     let auth = alice.time(NOW);
-    for target in [
-        format!("peergos/v0/mutable/getPointer?owner={owner}&writer={writer}"),
-        format!("peergos/v0/social/getFollowRequests?owner={owner}&auth={auth}"),
-        alice.signed("peergos/v0/bats/getUserBats", NOW),
-        alice.signed("peergos/v0/login/listMfa", NOW),
-        format!("peergos/v0/storage/quota?owner={owner}&auth={auth}"),
-        format!("peergos/v0/storage/usage?owner={owner}&auth={auth}"),
-        format!("api/v0/block/get?arg={root}&owner={owner}"),
-        format!("api/v0/transaction/start?owner={owner}"),
-        format!("api/v0/link-host?owner={owner}"),
-        format!("api/v0/link/get?owner={owner}&label=5"),
-    ] {
-        let answer = first.post(&target, "").await;
-        assert_eq!(answer.status, 400, "{target}: {answer:?}");
-        assert_eq!(board.take_hops().len(), 1, "{target}");
+    let block = cbor_block("x", &[]);
+    let signed = sign_block(&alice.home, block.cid());
+    let group = BlockGroup::new(vec![block.bytes().clone()], vec![signed]).unwrap();
+    let put = alice.put_target(&writer, BlockFormat::DagCbor.as_str());
+    let query = put.split_once('?').unwrap().1.to_owned();
+    let caps = ChampCaps::new(vec![ChampCap {
+        map_key: [1; 32],
+        bat: None,
+    }]);
+    let caps = caps.unwrap().to_parameter();
+    let of_user = |call: CallName| {
+        let target = alice.signed(call.path(), NOW);
+        target.split_once('?').unwrap().1.to_owned()
+    };
+    for call in CallName::ALL {
+        if call.home() != Home::Forwarded {
+            continue;
+        }
+        let (query, body) = match call {
+            CallName::LinkCounts => (format!("owner=alice&after=0&bat={bat}"), Bytes::new()),
+            CallName::ChampGetBulk | CallName::ChampGet => (
+                format!("arg={root}&owner={owner}&caps={caps}"),
+                Bytes::new(),
+            ),
+            CallName::BlockPutBulk => (query.clone(), group.to_body().into()),
+            // The legacy form is read before it is passed on as the other one.
+            CallName::BlockPut => continue,
+            CallName::GetUserBats | CallName::AddBat => (of_user(*call), Bytes::new()),
+            _ if call.path().starts_with("peergos/v0/login/") => (of_user(*call), Bytes::new()),
+            _ => (
+                format!("owner={owner}&writer={writer}&arg={root}&label=5&auth={auth}"),
+                Bytes::new(),
+            ),
+        };
+        for asked in [&first, &second] {
+            let target = format!("{}?{query}", call.path());
+            let answer = asked.post(&target, body.clone()).await;
+            assert_eq!(answer.status, 400, "{target}: {answer:?}");
+            assert_eq!(board.take_hops().len(), 1, "{target}");
+        }
     }
-    let put = alice
-        .put(
-            &first,
-            &alice.home,
-            BlockFormat::Raw,
-            &[Bytes::from_static(&[0; 100])],
-        )
-        .await;
-    assert_eq!(put.status, 400);
-    assert_eq!(board.take_hops().len(), 1);
+}
+
+/// Two nodes each of which was told that the other gives names out: neither does, and nobody is asked twice.
+#[tokio::test]
+async fn p2p_1_authorities_that_name_each_other_end_at_once() {
+    let board = Switchboard::new();
+    let (one, two) = (peer(1), peer(2));
+    let owner = Account::new("peergos", 99).owner();
+    let follows = |node| {
+        let owner = owner.hash().clone();
+        move |config: &mut Config| {
+            config.name_authority = Some(NameAuthority { owner, node });
+            config.mirror.is_automatic = false;
+        }
+    };
+    let first = open(&board, one, follows(two)).await;
+    let _second = open(&board, two, follows(one)).await;
+    let alice = Account::new("alice", 7);
+    let request = alice.request(&first).await;
+    board.take_hops();
+    let refused = first.refused("peergos/v0/core/signup", request.to_body());
+    assert!(refused.await.contains("name authority cannot be reached"));
+    let hops = board.take_hops();
+    assert!(hops.iter().all(|hop| hop.from == one), "{hops:?}");
+    assert_eq!(hops.len(), 1, "{hops:?}");
 }
 
 #[tokio::test]
