@@ -20,6 +20,7 @@ mod host;
 mod listeners;
 mod network;
 mod peer_id;
+mod places;
 mod reachability;
 mod records;
 mod relaying;

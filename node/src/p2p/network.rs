@@ -50,8 +50,6 @@ const MAX_TIMEOUTS: u32 = 3;
 const COOL_DOWN: Duration = Duration::from_secs(30);
 /// Peers that are remembered for this.
 const MAX_REMEMBERED: usize = 1024;
-/// Exchanges that peers began and that are at work; more streams are reset.
-const MAX_SERVED: usize = 1000;
 /// How often identity records are published.
 const PUBLISH: Duration = Duration::from_secs(6 * 3600);
 /// Wait before they are published for the second time: at the first one the routing table was empty, and only this node
@@ -163,18 +161,18 @@ pub(crate) fn start(
 
 /// Answers whatever arrives.
 async fn serve(state: Arc<State>, hosts: Arc<Hosts>, mut arrived: mpsc::Receiver<Arrived>) {
-    let seats = Arc::new(Semaphore::new(MAX_SERVED));
     let mut tasks = tokio::task::JoinSet::new();
     loop {
-        let Arrived { peer, stream } = tokio::select! {
+        let Arrived {
+            peer,
+            stream,
+            place,
+        } = tokio::select! {
             next = arrived.recv() => match next {
                 Some(next) => next,
                 None => return,
             },
             Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
-        };
-        let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else {
-            continue;
         };
         let (state, hosts) = (Arc::clone(&state), Arc::clone(&hosts));
         tasks.spawn(async move {
@@ -182,7 +180,7 @@ async fn serve(state: Arc<State>, hosts: Arc<Hosts>, mut arrived: mpsc::Receiver
             if let Err(error) = respond(&state, &hosts, peer.into(), stream).await {
                 tracing::debug!(%error, "a request of a peer was not answered");
             }
-            drop(seat);
+            drop(place);
         });
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! The general purpose crate for this (libp2p-stream) negotiates one stream of a connection at a time, so many
 //! requests over a slow line wait for each other, and it drops streams that arrive in a burst. Here any number is
-//! negotiated side by side, and what arrives waits in a queue of [`MAX_ARRIVED`].
+//! negotiated side by side, and what arrives takes one of a peer's places ([`Places`]) or is reset.
 
 use std::{
     collections::{HashMap, VecDeque},
     convert::Infallible,
     fmt,
+    net::IpAddr,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,6 +17,7 @@ use std::{
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol,
     core::{Endpoint, transport::PortUse, upgrade::ReadyUpgrade},
+    multiaddr::Protocol,
     swarm::{
         ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent,
         ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, StreamUpgradeError,
@@ -27,10 +30,14 @@ use libp2p::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use super::{
+    addresses::ip_of,
+    places::{MAX_SERVED, Place, Places},
+};
+use crate::http::source;
+
 /// The protocol that carries requests.
 pub(super) const PROTOCOL: StreamProtocol = StreamProtocol::new("/http");
-/// Streams that have arrived and that nobody looks after yet; more are reset.
-pub(super) const MAX_ARRIVED: usize = 1024;
 /// Longest negotiation of a stream.
 const NEGOTIATION: Duration = Duration::from_secs(10);
 
@@ -58,6 +65,8 @@ pub(super) type Reply = oneshot::Sender<Result<Stream, NotOpened>>;
 pub(super) struct Arrived {
     pub(super) peer: PeerId,
     pub(super) stream: Stream,
+    /// Kept until the exchange is over.
+    pub(super) place: Place,
 }
 
 /// An order to open a stream.
@@ -72,6 +81,7 @@ impl fmt::Debug for Open {
 /// The behaviour.
 pub(super) struct Streams {
     arrived: mpsc::Sender<Arrived>,
+    places: Arc<Places>,
     /// Connections of each peer; direct ones first.
     connections: HashMap<PeerId, VecDeque<ConnectionId>>,
     orders: VecDeque<(PeerId, ConnectionId, Open)>,
@@ -80,13 +90,24 @@ pub(super) struct Streams {
 impl Streams {
     /// Makes the behaviour, and the queue of what arrives.
     pub(super) fn new() -> (Self, mpsc::Receiver<Arrived>) {
-        let (arrived, queue) = mpsc::channel(MAX_ARRIVED);
+        let (arrived, queue) = mpsc::channel(MAX_SERVED);
         let streams = Self {
             arrived,
+            places: Arc::default(),
             connections: HashMap::new(),
             orders: VecDeque::new(),
         };
         (streams, queue)
+    }
+
+    fn handler(&self, peer: PeerId, address: &Multiaddr) -> Handler {
+        Handler {
+            peer,
+            source: ip_of(address).filter(|_| !is_relayed(address)).map(source),
+            places: Arc::clone(&self.places),
+            arrived: self.arrived.clone(),
+            orders: VecDeque::new(),
+        }
     }
 
     /// Opens a stream on a connection that exists; gives `reply` back when there is none.
@@ -109,20 +130,20 @@ impl NetworkBehaviour for Streams {
         _: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
-        _: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(peer, self.arrived.clone()))
+        Ok(self.handler(peer, remote))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
         _: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
+        remote: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(peer, self.arrived.clone()))
+        Ok(self.handler(peer, remote))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -181,18 +202,15 @@ impl NetworkBehaviour for Streams {
 /// The part of the behaviour that sits on one connection.
 pub(super) struct Handler {
     peer: PeerId,
+    /// What the connection counts as; none for one through a relay.
+    source: Option<IpAddr>,
+    places: Arc<Places>,
     arrived: mpsc::Sender<Arrived>,
     orders: VecDeque<Open>,
 }
 
-impl Handler {
-    const fn new(peer: PeerId, arrived: mpsc::Sender<Arrived>) -> Self {
-        Self {
-            peer,
-            arrived,
-            orders: VecDeque::new(),
-        }
-    }
+fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
 impl ConnectionHandler for Handler {
@@ -234,7 +252,13 @@ impl ConnectionHandler for Handler {
                 ..
             }) => {
                 let peer = self.peer;
-                if self.arrived.try_send(Arrived { peer, stream }).is_err() {
+                let place = self.places.take(peer, self.source);
+                let taken = place.map(|place| Arrived {
+                    peer,
+                    stream,
+                    place,
+                });
+                if !taken.is_some_and(|arrived| self.arrived.try_send(arrived).is_ok()) {
                     tracing::debug!(%peer, "too many streams at once; one was reset");
                 }
             }

@@ -2,8 +2,10 @@
 
 pub(crate) mod forwarding;
 mod gateway;
+mod hostile;
 mod js;
 mod network;
+mod raw;
 mod relayed;
 mod round_trips;
 mod spoken;

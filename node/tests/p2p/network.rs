@@ -61,7 +61,7 @@ impl Networked {
     }
 
     /// A node that knows where others are.
-    async fn knowing(addresses: Vec<Multiaddr>) -> Self {
+    pub(super) async fn knowing(addresses: Vec<Multiaddr>) -> Self {
         Self::open(|config| config.p2p.known = addresses).await
     }
 
