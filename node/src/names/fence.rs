@@ -112,16 +112,22 @@ fn decided(state: &State) -> Option<Result<(), Refusal>> {
     is_fenced.then_some(Ok(()))
 }
 
+/// What an authority says that does not know yet whether it is one.
+const UNSURE: &str = "This server gives out names when one of the others that know them answers, please try again in some minutes";
+/// What one says that was replaced, before who has the newer table.
+const OVERTAKEN: &str = "This server gives out no names: ";
+
+/// Returns true when an authority that refuses with this text has not decided about the name.
+pub(super) fn is_undecided(refusal: &str) -> bool {
+    refusal == UNSURE || refusal.starts_with(OVERTAKEN)
+}
+
 fn unsure() -> Refusal {
-    Refusal::rule(
-        "This server gives out names when one of the others that know them answers, please try again in some minutes",
-    )
+    Refusal::rule(UNSURE)
 }
 
 fn overtaken(by: &str) -> Refusal {
-    Refusal::rule(format!(
-        "This server gives out no names: {by} has a newer table"
-    ))
+    Refusal::rule(format!("{OVERTAKEN}{by} has a newer table"))
 }
 
 /// Returns nodes that are home to names of the table.

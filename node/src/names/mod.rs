@@ -29,7 +29,7 @@ use crate::{
 pub(crate) use authority::{NOT_THE_AUTHORITY, Registered, forward, publish, update};
 pub(crate) use fence::check as check_fence;
 pub use network::{NameAuthority, NotAnAuthority};
-pub(crate) use pending::{forget as forget_pending, keep as keep_pending, waiting};
+pub(crate) use pending::{keep as keep_pending, waiting, withdraw as withdraw_pending};
 
 /// Time between two rounds (Spec: 10 §8.2).
 const ROUND: std::time::Duration = std::time::Duration::from_secs(60);
@@ -70,6 +70,8 @@ pub(crate) struct Names {
     fence_asked: tokio::sync::Mutex<Option<std::time::Instant>>,
     /// True once it is known that no other node has taken over.
     pub(crate) is_fenced: std::sync::atomic::AtomicBool,
+    /// What is known of sign-ups that wait.
+    waiting: tokio::sync::Mutex<pending::Waiting>,
 }
 
 /// How following the table goes; kept over restarts.
@@ -99,6 +101,7 @@ impl Names {
             started: std::time::Instant::now(),
             fence_asked: tokio::sync::Mutex::new(None),
             is_fenced: std::sync::atomic::AtomicBool::new(false),
+            waiting: tokio::sync::Mutex::default(),
         }
     }
 

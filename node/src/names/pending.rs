@@ -1,9 +1,14 @@
 //! Sign-ups that were sent to the name authority: kept until it is known what became of the name (Spec: 10 §7.3).
 //!
-//! Once the authority has taken a name its account must be made, however often this node stops in between.
+//! Once the authority has taken a name its account must be made, however often this node stops in between. Where the
+//! authority wants more work than the sign-up shows, the name is not taken: it is asked again each round, since what it
+//! wants falls when fewer names are asked for. Until then such a sign-up keeps nobody out, neither from its name nor from
+//! its place in the list. This node does not do the work itself: it is the price of a name, and strangers would have it paid
+//! here.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
+use bytes::Bytes;
 use pki::{
     chain::ClaimChain,
     wire::{
@@ -12,7 +17,7 @@ use pki::{
     },
 };
 
-use super::{Registered, forward};
+use super::{Registered, fence, forward};
 use crate::{
     error::Refusal,
     signup,
@@ -22,38 +27,88 @@ use crate::{
 
 /// Sign-ups that may wait at a time.
 const MAX_PENDING: usize = 1000;
+/// Answers that more work is wanted, after which the authority is asked no more in this round.
+const MAX_IN_VAIN: usize = 16;
+/// The difficulty that says: never.
+const IMPOSSIBLE: i32 = 256;
 
-/// Keeps a sign-up before it is sent; what was kept of the same name and key is the same sign-up.
+/// What is known of sign-ups that wait; a node that has just started learns it in its first round.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// Names of those that show too little work.
+    short: BTreeSet<String>,
+    /// The one that the authority is being asked for.
+    asked: Option<String>,
+}
+
+impl Waiting {
+    /// Whether a sign-up with another key may take the place of the one with this name.
+    fn gives_way(&self, name: &str) -> bool {
+        self.short.contains(name) && self.asked.as_deref() != Some(name)
+    }
+}
+
+/// Keeps a sign-up before it is sent; what was kept of the same name and key is the same sign-up. Returns what it took the
+/// place of: a sign-up by another key that shows too little work.
 ///
 /// # Errors
 /// When another sign-up for the name waits, or too many do.
-pub(crate) async fn keep(state: &State, request: &SignupRequest) -> Result<(), Refusal> {
-    let key = request.username.as_bytes().to_vec();
+pub(crate) async fn keep(state: &State, request: &SignupRequest) -> Result<Option<Bytes>, Refusal> {
+    let mut waiting = state.names.waiting.lock().await;
+    let name = request.username.as_str();
+    let key = name.as_bytes().to_vec();
     let before = state.store.get(tables::PENDING_SIGNUPS, &key).await?;
+    let mut batch = Batch::new();
+    let mut replaced = None;
     if let Some(before) = &before {
         let same = SignupRequest::from_body(before)
             .is_ok_and(|before| before.link.get().owner == request.link.get().owner);
-        if !same {
+        if !same && !waiting.gives_way(name) {
             return Err(Refusal::rule(
                 "Another sign-up with this name is waiting for the name authority",
             ));
         }
+        replaced = Some(before.clone()).filter(|_| !same);
     } else {
-        let waiting = state
+        let rows = state
             .store
             .scan(tables::PENDING_SIGNUPS, b"", None, MAX_PENDING)
             .await?;
-        if waiting.len() >= MAX_PENDING {
-            return Err(Refusal::Busy);
+        if rows.len() >= MAX_PENDING {
+            let mut names = rows
+                .iter()
+                .filter_map(|(key, _)| std::str::from_utf8(key).ok());
+            let given_up = names.find(|name| waiting.gives_way(name));
+            let given_up = given_up.ok_or(Refusal::Busy)?.to_owned();
+            waiting.short.remove(&given_up);
+            batch = batch.remove(tables::PENDING_SIGNUPS, given_up.into_bytes());
         }
     }
-    let batch = Batch::new()
+    let batch = batch
         .expect(tables::PENDING_SIGNUPS, key.clone(), before)
         .put(tables::PENDING_SIGNUPS, key, request.to_body());
-    match state.store.commit(batch).await?.is_committed() {
-        true => Ok(()),
-        false => Err(Refusal::Busy),
+    if !state.store.commit(batch).await?.is_committed() {
+        return Err(Refusal::Busy);
     }
+    waiting.short.remove(name);
+    Ok(replaced)
+}
+
+/// Lets go of a sign-up that was not accepted; what it took the place of waits again.
+pub(crate) async fn withdraw(
+    state: &State,
+    name: &str,
+    replaced: Option<Bytes>,
+) -> Result<(), Refusal> {
+    let Some(replaced) = replaced else {
+        return forget(state, name).await;
+    };
+    let mut waiting = state.names.waiting.lock().await;
+    let key = name.as_bytes().to_vec();
+    let batch = Batch::new().put(tables::PENDING_SIGNUPS, key, replaced);
+    let _ = state.store.commit(batch).await?;
+    waiting.short.insert(name.to_owned());
+    Ok(())
 }
 
 /// Returns how many sign-ups wait.
@@ -66,7 +121,7 @@ pub(crate) async fn waiting(state: &State) -> Result<u64, Refusal> {
 }
 
 /// Forgets a sign-up that was refused.
-pub(crate) async fn forget(state: &State, name: &str) -> Result<(), Refusal> {
+async fn forget(state: &State, name: &str) -> Result<(), Refusal> {
     let batch = Batch::new().remove(tables::PENDING_SIGNUPS, name.as_bytes().to_vec());
     let _ = state.store.commit(batch).await?;
     Ok(())
@@ -74,36 +129,78 @@ pub(crate) async fn forget(state: &State, name: &str) -> Result<(), Refusal> {
 
 /// Finds out what became of sign-ups whose answer was lost, and makes the accounts whose names were taken.
 pub(super) async fn settle(state: &Arc<State>) -> Result<(), Refusal> {
-    let waiting = state
+    let mut rows = state
         .store
         .scan(tables::PENDING_SIGNUPS, b"", None, MAX_PENDING)
         .await?;
-    for (name, row) in waiting {
-        let name = String::from_utf8_lossy(&name).into_owned();
+    {
+        let mut waiting = state.names.waiting.lock().await;
+        let is_kept = |name: &String| rows.iter().any(|(key, _)| key == name.as_bytes());
+        waiting.short.retain(is_kept);
+        // Each round begins elsewhere, so that those in front do not keep the ones behind from ever being asked for.
+        let begin = usize::from_be_bytes(crate::random::random()) % rows.len().max(1);
+        rows.rotate_left(begin);
+        let is_short =
+            |key: &[u8]| std::str::from_utf8(key).is_ok_and(|name| waiting.short.contains(name));
+        rows.sort_by_key(|(key, _)| is_short(key));
+    }
+    let mut in_vain = 0;
+    for (key, row) in rows {
+        let name = String::from_utf8_lossy(&key).into_owned();
         let Ok(request) = SignupRequest::from_body(&row) else {
             forget(state, &name).await?;
             continue;
         };
-        if let Err(error) = settle_one(state, &name, request).await {
-            tracing::warn!(name, %error, "a sign-up is not complete");
+        match settle_one(state, &name, &row, request).await {
+            Ok(Settled::Short) => in_vain += 1,
+            Ok(Settled::Other) => {}
+            Err(error) => tracing::warn!(name, %error, "a sign-up is not complete"),
+        }
+        if in_vain >= MAX_IN_VAIN {
+            break;
         }
     }
     Ok(())
 }
 
-async fn settle_one(state: &Arc<State>, name: &str, request: SignupRequest) -> Result<(), Refusal> {
+/// What became of a sign-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settled {
+    /// It waits until less work is wanted.
+    Short,
+    /// It is complete, given up, or still unknown.
+    Other,
+}
+
+async fn settle_one(
+    state: &Arc<State>,
+    name: &str,
+    row: &[u8],
+    request: SignupRequest,
+) -> Result<Settled, Refusal> {
     let chain = ClaimChain::single(request.link.get().clone());
     let known = state.directory.chain(name).await?;
     let is_ours = known.identity() == chain.identity();
     if !known.is_empty() && !is_ours {
         // Somebody else was faster.
-        return forget(state, name).await;
+        forget(state, name).await?;
+        return Ok(Settled::Other);
     }
     if known.is_empty() && state.names.follows.is_none() {
         // This node gives out the names now; the client asks again.
-        return forget(state, name).await;
+        forget(state, name).await?;
+        return Ok(Settled::Other);
     }
     if known.is_empty() {
+        {
+            // From here on nobody takes its place: what is asked for must be what is kept.
+            let mut waiting = state.names.waiting.lock().await;
+            let kept = state.store.get(tables::PENDING_SIGNUPS, name.as_bytes());
+            if kept.await?.as_deref() != Some(row) {
+                return Ok(Settled::Other);
+            }
+            waiting.asked = Some(name.to_owned());
+        }
         // Asked again it says the same: taken by this very claim, or refused.
         let update = UpdateChainRequest {
             username: name.to_owned(),
@@ -111,11 +208,28 @@ async fn settle_one(state: &Arc<State>, name: &str, request: SignupRequest) -> R
             proof: request.proof.clone(),
             token: String::new(),
         };
-        match forward(state, &update).await {
-            Ok(Registered::Done) => {}
-            Err(Refusal::AuthorityUnreachable) => return Ok(()),
-            Ok(Registered::MoreWork(_)) | Err(_) => return forget(state, name).await,
+        let answer = forward(state, &update).await;
+        if !matches!(answer, Ok(Registered::Done)) {
+            let mut waiting = state.names.waiting.lock().await;
+            waiting.asked = None;
+            return match answer {
+                Ok(Registered::MoreWork(difficulty)) if difficulty < IMPOSSIBLE => {
+                    waiting.short.insert(name.to_owned());
+                    Ok(Settled::Short)
+                }
+                Err(Refusal::Rule(text)) if fence::is_undecided(&text) => Ok(Settled::Other),
+                Err(Refusal::AuthorityUnreachable) => Ok(Settled::Other),
+                Ok(_) | Err(Refusal::Rule(_)) => {
+                    forget(state, name).await?;
+                    Ok(Settled::Other)
+                }
+                // Trouble here says nothing about the name.
+                Err(error) => Err(error),
+            };
         }
     }
-    signup::complete(state, request).await
+    let completed = signup::complete(state, request).await;
+    let mut waiting = state.names.waiting.lock().await;
+    waiting.asked = None;
+    completed.map(|()| Settled::Other)
 }

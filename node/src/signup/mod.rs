@@ -196,7 +196,7 @@ async fn elsewhere(
         });
     }
     check(state, user, request.ops.clone()).await?;
-    names::keep_pending(state, &request).await?;
+    let replaced = names::keep_pending(state, &request).await?;
     let update = UpdateChainRequest {
         username: request.username.clone(),
         chain: SentLinks::new(chain),
@@ -206,14 +206,14 @@ async fn elsewhere(
     match names::forward(state, &update).await {
         Ok(Registered::Done) => complete(state, request).await.map(|()| Outcome::Done),
         Ok(Registered::MoreWork(difficulty)) => {
-            names::forget_pending(state, user.name.as_str()).await?;
+            names::withdraw_pending(state, user.name.as_str(), replaced).await?;
             let difficulty = u16::try_from(difficulty).map_err(Refusal::internal)?;
             Ok(Outcome::MoreWork(difficulty))
         }
         // Whether the name is taken is not known: the sign-up waits.
         Err(refusal @ (Refusal::AuthorityUnreachable | Refusal::Internal(_))) => Err(refusal),
         Err(refusal) => {
-            names::forget_pending(state, user.name.as_str()).await?;
+            names::withdraw_pending(state, user.name.as_str(), replaced).await?;
             Err(refusal)
         }
     }

@@ -110,6 +110,68 @@ async fn a_sign_up_survives_lost_messages_and_a_killed_node_at_every_step() {
     }
 }
 
+/// The request was lost, and by the time it is sent again the authority wants work that it does not show. Nobody is there
+/// any more who could do it, so it waits; it keeps its name from nobody meanwhile.
+#[tokio::test]
+async fn a_sign_up_that_waits_is_made_once_less_work_is_wanted() {
+    let net = Net::new();
+    let authority = net.add(None, |config| config.max_signups_per_day = 1).await;
+    let mut home = net.join(&authority).await;
+    let alice = Account::new("alice", 1);
+    let body = alice.request(&home.node).await.to_body();
+    net.links.reset(Some(Fault::Request(0)));
+    home.node.refused(SIGNUP, body).await;
+    net.links.heal();
+    Account::sign_up(&authority.node, "first", 9).await;
+    home.sync().await;
+    assert_eq!(home.names().await.waiting_signups, 1);
+    assert!(authority.chain("alice").await.is_empty());
+    // Somebody else may have the name who does the work, and is told how much it is. Who gives up takes nothing away.
+    let other = Account::new("alice", 2).request(&home.node).await;
+    let told = home.node.ok(SIGNUP, other.to_body()).await;
+    let reply = SignupReply::from_body(&told.into()).unwrap();
+    assert!(matches!(reply, SignupReply::MoreWork(1..)), "{reply:?}");
+    assert_eq!(home.names().await.waiting_signups, 1);
+    net.restart(&mut home).await;
+    home.sync().await;
+    assert_eq!(home.names().await.waiting_signups, 1);
+
+    net.clock.advance(2 * 86_400_000);
+    home.sync().await;
+    assert_eq!(home.names().await.waiting_signups, 0);
+    let chain = authority.chain("alice").await;
+    assert_eq!(chain.identity(), Some(&alice.owner()));
+    let version = alice.write(&home.node, &contents(1, 2, 2)).await.unwrap();
+    assert!(alice.is_complete(&home, &version).await);
+}
+
+/// An authority that has just come back and does not know yet whether another node has taken over refuses; that says
+/// nothing about the name.
+#[tokio::test]
+async fn a_sign_up_waits_for_an_authority_that_is_not_sure_of_itself() {
+    let net = Net::new();
+    let mut authority = net.authority().await;
+    let (home, other) = (net.join(&authority).await, net.join(&authority).await);
+    Account::sign_up(&other.node, "bob", 2).await;
+    net.kill(&authority);
+    net.kill(&other);
+    let alice = Account::new("alice", 1);
+    let body = alice.request(&home.node).await.to_body();
+    home.node.refused(SIGNUP, body).await;
+    // The only node that it would ask is away.
+    net.restart(&mut authority).await;
+    home.sync().await;
+    assert_eq!(home.names().await.waiting_signups, 1);
+    assert!(authority.chain("alice").await.is_empty());
+    let mut other = other;
+    net.restart(&mut other).await;
+    net.restart(&mut authority).await;
+    home.sync().await;
+    assert_eq!(home.names().await.waiting_signups, 0);
+    let chain = authority.chain("alice").await;
+    assert_eq!(chain.identity(), Some(&alice.owner()));
+}
+
 /// Whether anybody has a name a node does not know before it has the table (Spec: 10 §8.6).
 #[tokio::test]
 async fn a_node_without_the_table_does_not_call_a_name_unknown() {

@@ -164,6 +164,9 @@ impl Run {
     async fn settle(&mut self) {
         self.net.links.heal();
         self.net.links.reset(None);
+        // One that nobody answered waits some seconds before it asks again whether another has taken over; one that has just
+        // started asks at once.
+        self.net.restart(&mut self.members[0]).await;
         for _ in 0..4 {
             for member in &self.members {
                 let _ = member
