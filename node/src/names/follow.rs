@@ -1,9 +1,11 @@
 //! One round: what changed in the authority's table since the last one, checked and taken over (Spec: 10 §8.2, §8.3).
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
+use bytes::Bytes;
 use champ::{
-    Cid,
+    Block, BlockSource, Cid, SourceError,
+    access::BatWithId,
     cbor::{Record as _, Value},
     map::{Champ, Difference, KeyHash, diff_each},
 };
@@ -30,6 +32,15 @@ use crate::{
 const TRANSACTION: &str = "names";
 /// Nodes of the table that one round reads at most: a network of some millions of names.
 const MAX_NODES: usize = 4_000_000;
+/// Changed entries that one round takes over at most; each is some 100 bytes until then.
+const MAX_CHANGES: usize = 4_000_000;
+/// Times that one node of the tables before and after is read. Each stands in one place, since the names below it do; one
+/// that stands in many makes a walk of millions of steps out of a few blocks (Spec: 40 DOS-3).
+const MAX_READS: u8 = 4;
+/// Bytes of a key that are kept: more than a name has.
+const MAX_KEY_BYTES: usize = 128;
+/// Refused entries that a round tells of.
+const MAX_TOLD: usize = 1000;
 /// Chains that are asked for at a time.
 const FETCHES_AT_ONCE: usize = 8;
 /// Names that are taken over in one commit.
@@ -44,6 +55,71 @@ pub(super) struct Round {
     pub(super) refused: Vec<(String, String)>,
     /// Sequence of the table.
     pub(super) sequence: Option<i64>,
+}
+
+impl Round {
+    fn refuse(&mut self, name: String, reason: String) {
+        if self.refused.len() < MAX_TOLD {
+            self.refused.push((name, reason));
+        }
+    }
+}
+
+/// An entry that changed: its key, or the beginning of one that is too long for a name, and its value now.
+#[derive(Debug, Clone)]
+struct Entry {
+    key: Bytes,
+    after: Option<Listed>,
+}
+
+/// What an entry of the table holds.
+#[derive(Debug, Clone)]
+enum Listed {
+    Chain(Cid),
+    /// Something that is no link.
+    Else,
+}
+
+impl From<Difference> for Entry {
+    /// Copies what is needed, so that the blocks it came from can go.
+    fn from(difference: Difference) -> Self {
+        let key = &difference.key;
+        let key = key.get(..MAX_KEY_BYTES.min(key.len())).unwrap_or_default();
+        Self {
+            key: Bytes::copy_from_slice(key),
+            after: difference.after.map(|value| match value {
+                Value::Link(cid) => Listed::Chain(cid),
+                _ => Listed::Else,
+            }),
+        }
+    }
+}
+
+/// The nodes of the tables, each read a few times at most.
+struct Nodes<'a> {
+    blocks: &'a Fetching<'a>,
+    reads: parking_lot::Mutex<HashMap<Cid, u8>>,
+}
+
+#[async_trait::async_trait]
+impl BlockSource for Nodes<'_> {
+    async fn block(
+        &self,
+        cid: &Cid,
+        token: Option<&BatWithId>,
+    ) -> Result<Option<Block>, SourceError> {
+        let is_repeated = {
+            let mut reads = self.reads.lock();
+            let count = reads.entry(cid.clone()).or_default();
+            *count += 1;
+            *count > MAX_READS
+        };
+        if is_repeated {
+            let malformed = MirrorError::Malformed("table of names: one node in many places");
+            return Err(SourceError::Failed(Arc::new(malformed)));
+        }
+        self.blocks.block(cid, token).await
+    }
 }
 
 /// Asks the nodes that may have the table, one after the other.
@@ -99,15 +175,26 @@ async fn from(state: &Arc<State>, remote: &Remote) -> Result<Round, MirrorError>
         let champ = tree.map_or_else(Champ::empty, Champ::at);
         champ.hashed_by(KeyHash::Blake2b512)
     };
-    let mut differences = Vec::new();
-    let each = |difference| differences.push(difference);
-    diff_each(&hashed(old), &hashed(table.tree), &blocks, MAX_NODES, each)
-        .await
-        .map_err(|error| {
-            tracing::warn!(%error, "the table of names cannot be read");
-            malformed()
-        })?;
-    for some in differences.chunks(NAMES_AT_ONCE) {
+    let mut entries = Vec::new();
+    let mut is_endless = false;
+    let each = |difference| match entries.len() < MAX_CHANGES {
+        true => entries.push(Entry::from(difference)),
+        false => is_endless = true,
+    };
+    let nodes = Nodes {
+        blocks: &blocks,
+        reads: parking_lot::Mutex::default(),
+    };
+    let walked = diff_each(&hashed(old), &hashed(table.tree), &nodes, MAX_NODES, each).await;
+    walked.map_err(|error| {
+        tracing::warn!(error = chain(&error), "the table of names cannot be read");
+        malformed()
+    })?;
+    drop(nodes);
+    if is_endless {
+        return Err(malformed());
+    }
+    for some in entries.chunks(NAMES_AT_ONCE) {
         take(state, &blocks, some, &mut round).await?;
     }
     blocks.flush().await?;
@@ -184,11 +271,11 @@ type Changed = (Username, Option<ClaimChain>);
 async fn take(
     state: &Arc<State>,
     blocks: &Fetching<'_>,
-    differences: &[Difference],
+    entries: &[Entry],
     round: &mut Round,
 ) -> Result<(), MirrorError> {
-    let entries = stream::iter(differences.iter().cloned())
-        .map(async |difference| read_entry(blocks, difference).await)
+    let entries = stream::iter(entries.iter().cloned())
+        .map(async |entry| read_entry(blocks, entry).await)
         .buffered(FETCHES_AT_ONCE)
         .try_collect::<Vec<_>>()
         .await?;
@@ -197,8 +284,8 @@ async fn take(
     for entry in entries {
         let (name, new) = match entry {
             Ok(entry) => entry,
-            Err(refused) => {
-                round.refused.push(refused);
+            Err((name, reason)) => {
+                round.refuse(name, reason);
                 continue;
             }
         };
@@ -227,7 +314,7 @@ async fn take(
             reason,
             "a change in the table of names is refused"
         );
-        round.refused.push((name.as_str().to_owned(), reason));
+        round.refuse(name.as_str().to_owned(), reason);
     }
     if !batch.is_empty() && !state.store.commit(batch).await?.is_committed() {
         // A sign-up here wrote one of the names at the same time.
@@ -242,26 +329,26 @@ async fn take(
 /// Reads the chain of a changed entry; an entry that nobody can use is refused by name.
 async fn read_entry(
     blocks: &Fetching<'_>,
-    difference: Difference,
+    entry: Entry,
 ) -> Result<Result<Changed, (String, String)>, MirrorError> {
-    let shown: String = String::from_utf8_lossy(&difference.key)
+    let shown: String = String::from_utf8_lossy(&entry.key)
         .chars()
         .take(80)
         .collect();
     let refused = |reason: &str| Ok(Err((shown.clone(), reason.to_owned())));
-    let name = std::str::from_utf8(&difference.key).ok();
+    let name = std::str::from_utf8(&entry.key).ok();
     let Some(name) = name.and_then(|name| Username::parse(name).ok()) else {
         return refused("not a name");
     };
-    match difference.after {
+    match entry.after {
         None => Ok(Ok((name, None))),
-        Some(Value::Link(cid)) => {
+        Some(Listed::Chain(cid)) => {
             let block = blocks.read(&cid).await?;
             // What is no chain counts as an empty one, which is never valid.
             let chain = ClaimChain::decode(block.bytes()).unwrap_or_default();
             Ok(Ok((name, Some(chain))))
         }
-        Some(_) => refused("the entry is no link"),
+        Some(Listed::Else) => refused("the entry is no link"),
     }
 }
 

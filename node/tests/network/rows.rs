@@ -1,6 +1,8 @@
 //! Rows about nodes that lie: tables of names that break the rules or fork, tokens that others guess, requests for
 //! nobody.
 
+use std::collections::BTreeSet;
+
 use champ::{
     Block, Cid,
     cbor::{Record as _, Value},
@@ -14,10 +16,10 @@ use node::{
 };
 use pki::{
     chain::{ClaimChain, ClaimLink},
-    claim::default_expiry,
+    claim::{Date, default_expiry},
     keys::{SecretKeyWithHash, SecretSigningKey},
     pointer::{PointerUpdate, SignedPointer},
-    wire::block_group::BlockFormat,
+    wire::{Body as _, block_group::BlockFormat},
     writer_data::WriterData,
 };
 
@@ -98,6 +100,27 @@ impl<'a> Forger<'a> {
         let root = root.to_block().unwrap();
         let update = PointerUpdate::try_new(before, Some(root.cid().clone()), Some(sequence));
         blocks.push(root);
+        let store = &self.authority.store;
+        store
+            .put_blocks(&table_space(), blocks, None)
+            .await
+            .unwrap();
+        let signed = SignedPointer::sign(update.unwrap(), self.writer.secret());
+        self.put(signed.into_bytes()).await;
+    }
+
+    /// Signs a table whose tree is this block, whatever it holds.
+    async fn write_tree(&self, tree: &Block, others: Vec<Block>) {
+        let signed = self.signed().await;
+        let key = self.writer.secret().public();
+        let before = SignedPointer::verify(&key, signed).unwrap();
+        let next = before.update().sequence().unwrap() + 1;
+        let before = before.update().updated().cloned();
+        let mut root = WriterData::new_writer(self.writer.writer());
+        root.tree = Some(tree.cid().clone());
+        let root = root.to_block().unwrap();
+        let update = PointerUpdate::try_new(before, Some(root.cid().clone()), Some(next));
+        let blocks = [others, vec![tree.clone(), root]].concat();
         let store = &self.authority.store;
         store
             .put_blocks(&table_space(), blocks, None)
@@ -191,6 +214,150 @@ async fn pki_4_of_a_thousand_changes_one_is_illegal_and_the_others_are_taken() {
     assert_eq!((shown.names, shown.status.sequence), (1001, Some(next)));
     forger.put(newest).await;
     assert_eq!(follower.sync().await.status.alarm, None);
+}
+
+/// Tables that are traps: one node in all places of the levels above it, so that a few blocks hold more paths than anybody
+/// can walk; one deeper than any; one that is no table. Nothing of them is taken, and it goes on when they are gone.
+#[tokio::test]
+async fn pki_4_dos_3_tables_that_are_traps_are_left_alone() {
+    let net = Net::new();
+    let authority = net.authority().await;
+    let follower = net.join(&authority).await;
+    let alice = Account::sign_up(&authority.node, "alice", 1).await;
+    follower.sync().await;
+    let forger = Forger::of(&authority).await;
+    let honest = forger.signed().await;
+    let carol = Block::cbor(claim("carol", 1, &authority).encode()).unwrap();
+    let bytes = |bytes: &[u8]| Value::from(bytes);
+    let node = |buckets: &[u8], children: &[u8], contents: Vec<Value>| {
+        let parts = vec![bytes(buckets), bytes(children), Value::List(contents)];
+        Block::cbor(Value::List(parts).encode()).unwrap()
+    };
+    let bucket = |key: &[u8], value: Value| Value::List(vec![bytes(key), value]);
+    let leaf = || node(&[1], &[], vec![bucket(b"carol", Value::from(carol.cid()))]);
+    let tower = |lowest: Block, levels: usize, places: &[u8]| {
+        let mut blocks = vec![lowest];
+        for _ in 0..levels {
+            let below = Value::from(blocks.last().unwrap().cid());
+            let count = places.iter().map(|byte| byte.count_ones() as usize).sum();
+            blocks.push(node(&[], places, vec![below; count]));
+        }
+        let top = blocks.pop().unwrap();
+        (top, blocks)
+    };
+    let no_table = Block::cbor(Value::from("no table").encode()).unwrap();
+    let long = node(&[1], &[], vec![bucket(&vec![b'x'; 900_000], Value::Int(1))]);
+    for (name, (top, mut below)) in [
+        ("many places", tower(leaf(), 30, &[0xff])),
+        (
+            "many places of nothing",
+            tower(node(&[], &[], Vec::new()), 30, &[0xff]),
+        ),
+        ("too deep", tower(leaf(), 40, &[1])),
+        ("no table", (no_table, Vec::new())),
+    ] {
+        below.push(carol.clone());
+        forger.write_tree(&top, below).await;
+        let refused = follower.run(ShowNames { sync: true }).await;
+        assert!(refused.is_err(), "{name}");
+        let shown = follower.names().await;
+        assert!(shown.status.error.is_some(), "{name}");
+        assert_eq!(
+            follower.chain("alice").await.identity(),
+            Some(&alice.owner()),
+            "{name}"
+        );
+        assert!(follower.chain("carol").await.is_empty(), "{name}");
+        forger.put(honest.clone()).await;
+    }
+    // A key that is no name, as long as a block can hold, is one refused entry; and whom the table leaves out stays.
+    forger.write_tree(&long, Vec::new()).await;
+    let shown = follower.sync().await;
+    let refused = &shown.status.refused;
+    let mut odd = refused.iter().filter(|(_, reason)| reason == "not a name");
+    assert!(odd.next().unwrap().0.len() <= 80);
+    assert!(
+        refused.iter().any(|(name, _)| name == "alice"),
+        "{refused:?}"
+    );
+    assert_eq!(
+        follower.chain("alice").await.identity(),
+        Some(&alice.owner())
+    );
+}
+
+/// Chains that the network's own rules forbid, each in a table that is otherwise right (Spec: 10 §8.3, §8.4): a key that has
+/// a name gets no second one, a first claim that is none blocks its name, a claim that has run out counts as any other.
+#[tokio::test]
+async fn pki_4_each_illegal_entry_of_a_table_is_kept_out_by_itself() {
+    let net = Net::new();
+    let authority = net.authority().await;
+    let follower = net.join(&authority).await;
+    let alice = Account::sign_up(&authority.node, "alice", 1).await;
+    follower.sync().await;
+    let before = follower.chain("alice").await;
+    let forger = Forger::of(&authority).await;
+    let home = authority.node.node.id().clone();
+    let past = Date::new(2020, 1, 1).unwrap();
+    let renewed = |name: &str, key: &SecretSigningKey, expiry: Date| {
+        ClaimLink::sign(&name.parse().unwrap(), expiry, home.clone(), key).unwrap()
+    };
+    let key = alice.identity.secret();
+    let of_alice = |link| ClaimChain::single(link);
+    // By her key, for another name of hers; by somebody else's, under her hash; for another name than the entry's.
+    let second = of_alice(renewed("alice-too", key, Date::NEVER));
+    let mut forged = renewed(
+        "forged",
+        &SecretSigningKey::from_seed(&[66; 32]),
+        Date::NEVER,
+    );
+    forged.owner = alice.owner();
+    let misnamed = claim("somebody", 7, &authority);
+    let expired = of_alice(renewed(
+        "expired",
+        &SecretSigningKey::from_seed(&[5; 32]),
+        past,
+    ));
+    let changes = vec![
+        // Rolled back: her own claim, of an earlier day.
+        ("alice".to_owned(), of_alice(renewed("alice", key, past))),
+        ("alice-too".to_owned(), second),
+        ("forged".to_owned(), ClaimChain::single(forged)),
+        ("misnamed".to_owned(), misnamed),
+        ("expired".to_owned(), expired.clone()),
+        ("honest".to_owned(), claim("honest", 8, &authority)),
+    ];
+    forger.write(&changes, forger.sequence().await + 1).await;
+    let shown = follower.sync().await;
+    let refused: BTreeSet<_> = shown
+        .status
+        .refused
+        .iter()
+        .map(|(name, _)| &name[..])
+        .collect();
+    assert_eq!(
+        refused,
+        BTreeSet::from(["alice", "alice-too", "forged", "misnamed"])
+    );
+    assert_eq!(follower.chain("alice").await, before);
+    for name in ["forged", "misnamed"] {
+        assert!(follower.chain(name).await.is_empty(), "{name}");
+    }
+    assert_eq!(follower.chain("expired").await, expired);
+    assert_eq!(follower.chain("honest").await, changes[5].1);
+    // Her key leads to her first name.
+    let body = pki::wire::directory::KeyRequest(alice.owner().hash().clone());
+    let name = follower
+        .node
+        .ok("peergos/v0/core/getUsername", body.to_body());
+    assert!(name.await.ends_with(b"alice"));
+
+    // Blocked names become valid by a claim that is.
+    let right = claim("forged", 9, &authority);
+    let changes = [("forged".to_owned(), right.clone())];
+    forger.write(&changes, forger.sequence().await + 1).await;
+    follower.sync().await;
+    assert_eq!(follower.chain("forged").await, right);
 }
 
 #[tokio::test]
