@@ -247,7 +247,13 @@ fn links(block: &Block) -> Vec<Cid> {
 pub(crate) struct Fetching<'a> {
     copying: &'a Copying<'a>,
     /// Fetched and not stored yet.
-    fetched: parking_lot::Mutex<MemoryBlocks>,
+    fetched: parking_lot::Mutex<Fetched>,
+}
+
+#[derive(Default)]
+struct Fetched {
+    blocks: MemoryBlocks,
+    bytes: usize,
 }
 
 impl<'a> Fetching<'a> {
@@ -261,7 +267,7 @@ impl<'a> Fetching<'a> {
 
     /// Returns a block, from here or from the peer.
     pub(crate) async fn read(&self, cid: &Cid) -> Result<Block, MirrorError> {
-        let waiting = self.fetched.lock().get(cid).cloned();
+        let waiting = self.fetched.lock().blocks.get(cid).cloned();
         if let Some(block) = waiting {
             return Ok(block);
         }
@@ -271,11 +277,14 @@ impl<'a> Fetching<'a> {
         let block = self.copying.fetch(cid).await?;
         let full = {
             let mut fetched = self.fetched.lock();
-            fetched.insert(block.clone());
-            (fetched.len() >= FLUSH_BLOCKS).then(|| std::mem::take(&mut *fetched))
+            fetched.bytes += block.bytes().len();
+            fetched.blocks.insert(block.clone());
+            let is_full = fetched.blocks.len() >= FLUSH_BLOCKS || fetched.bytes >= PUT_BYTES;
+            is_full.then(|| std::mem::take(&mut *fetched))
         };
         if let Some(full) = full {
-            self.copying.put(full.iter().cloned().collect()).await?;
+            let blocks = full.blocks.iter().cloned().collect();
+            self.copying.put(blocks).await?;
         }
         Ok(block)
     }
@@ -283,11 +292,12 @@ impl<'a> Fetching<'a> {
     /// Stores what was fetched.
     pub(crate) async fn flush(&self) -> Result<(), MirrorError> {
         let fetched = std::mem::take(&mut *self.fetched.lock());
-        self.copying.put(fetched.iter().cloned().collect()).await
+        let blocks = fetched.blocks.iter().cloned().collect();
+        self.copying.put(blocks).await
     }
 }
 
-/// Fetched blocks that are stored together.
+/// Fetched blocks that are stored together, unless they are long.
 const FLUSH_BLOCKS: usize = 500;
 
 #[async_trait::async_trait]

@@ -2,7 +2,7 @@
 
 use champ::cbor::Record as _;
 use pki::{
-    owned::{OwnershipWalk, WalkLimits},
+    owned::{OwnedError, OwnershipWalk, WalkLimits},
     username::{PKI_OWNER, Username},
     wire::{
         login_data::LoginData,
@@ -25,10 +25,13 @@ use crate::{
     writers::StoredPointers,
 };
 
+/// Most bytes of the snapshots of one answer, the list around them left out.
+const MAX_PAGE_BYTES: usize = MAX_SNAPSHOTS_BYTES - 1024;
+
 /// Returns the state of a user; of link counts only what changed after a moment, in seconds since 1970.
 ///
 /// # Errors
-/// Failures of the store, and ownership that cannot be followed: half a snapshot would lose the other half.
+/// Failures of the store, and a rule for ownership that cannot be followed: half a snapshot would lose the other half.
 pub(crate) async fn snapshot(
     state: &State,
     user: &User,
@@ -38,13 +41,13 @@ pub(crate) async fn snapshot(
     let source = StoredPointers(state);
     let mut walk = OwnershipWalk::new(&user.identity, &source, &blocks, WalkLimits::default());
     let mut writes = Vec::new();
-    while let Some(writer) = walk.next().await.map_err(Refusal::internal)? {
+    while let Some(writer) = walk.next().await.map_err(unfollowed)? {
         if let Some(signed) = pointers::stored(state, &writer).await? {
             writes.push(PointerWrite { signed, writer });
         }
     }
     if let Some(damage) = walk.damage().first() {
-        return Err(Refusal::internal(damage.error.clone()));
+        return Err(unfollowed(damage.error.clone()));
     }
     let login = state
         .store
@@ -73,7 +76,20 @@ pub(crate) async fn snapshot(
     })
 }
 
+/// What a user made of the owned keys is the user's trouble; that the store fails is everybody's.
+fn unfollowed(error: OwnedError) -> Refusal {
+    match error {
+        OwnedError::Source(_) => Refusal::internal(error),
+        error => Refusal::rule(format!(
+            "The owned keys of this user cannot be followed: {error}"
+        )),
+    }
+}
+
 /// Returns the next users whose home this node is, after the name `cursor` (Spec: 12 §6).
+///
+/// A user of whom there is no snapshot, or one that is longer than an answer may be, is left out and told of in the log:
+/// nobody's data may keep a node from copying the others.
 pub(crate) async fn page(
     state: &State,
     cursor: &str,
@@ -101,12 +117,27 @@ pub(crate) async fn page(
                 Ok(_) | Err(Refusal::UnknownName | Refusal::NoHome(_)) => continue,
                 Err(error) => return Err(error),
             };
-            let one = snapshot(state, &user, after_seconds).await?;
-            bytes += one.encode().len();
-            // A short page ends the run of who asks; one that is too long ends it too.
-            if bytes > MAX_SNAPSHOTS_BYTES - 1024 && !found.0.is_empty() {
+            let one = match snapshot(state, &user, after_seconds).await {
+                Err(Refusal::Rule(reason)) => {
+                    tracing::error!(user = name, %reason, "left out of the copy of this node");
+                    continue;
+                }
+                one => one?,
+            };
+            let size = one.encode().len();
+            if size > MAX_PAGE_BYTES {
+                tracing::error!(
+                    user = name,
+                    size,
+                    "left out of the copy of this node: too long"
+                );
+                continue;
+            }
+            // A short page ends the run of other software that asks; one that is too long would end ours too.
+            if bytes + size > MAX_PAGE_BYTES {
                 return Ok(found);
             }
+            bytes += size;
             found.0.push(one);
         }
     }

@@ -8,7 +8,7 @@ use pki::{
     wire::{
         Body as _,
         call::Call,
-        mirror::{FROM_THE_BEGINNING, SNAPSHOT_PAGE, SnapshotsRequest, UserSnapshots},
+        mirror::{FROM_THE_BEGINNING, SnapshotsRequest, UserSnapshots},
     },
 };
 
@@ -364,10 +364,9 @@ async fn all_users(
             round.blocks += blocks;
             round.bytes += bytes;
         }
+        // A page may be short because those who come next are long.
         match page.0.last() {
-            Some(last)
-                if page.0.len() == SNAPSHOT_PAGE && last.username.as_str() > cursor.as_str() =>
-            {
+            Some(last) if last.username.as_str() > cursor.as_str() => {
                 cursor = last.username.as_str().to_owned();
             }
             _ => break,

@@ -1,5 +1,6 @@
 //! Several nodes of one network, in one process, with links that can be cut.
 
+mod lies;
 mod migration;
 mod mirrors;
 mod names;

@@ -2,12 +2,14 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fmt,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+use bytes::Bytes;
 use champ::{Block, Cid, access::Bat, cbor::Record as _};
 use http::{Request, Response, header};
 use node::{
@@ -21,7 +23,7 @@ use node::{
         mirror::{AddMirror, MirrorShown, MirrorsRun, RunMirrors},
         names::{NamesShown, ShowNames},
     },
-    p2p::{Body, P2pConfig, PeerError, PeerId, Peers},
+    p2p::{Body, MAX_BODY_BYTES, P2pConfig, PeerError, PeerId, Peers, collect, full},
     store::MemoryStore,
 };
 use parking_lot::Mutex;
@@ -45,16 +47,26 @@ pub(crate) enum Fault {
     Answer(u64),
 }
 
+/// Changes what nodes answer with success: target of the request, and the body as it was.
+pub(crate) type Twist = Box<dyn Fn(&str, Bytes) -> Bytes + Send + Sync>;
+
 /// The links between all nodes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Links {
     nodes: Mutex<HashMap<PeerId, Node>>,
     cut: Mutex<HashSet<(PeerId, PeerId)>>,
     calls: AtomicU64,
     blocks: AtomicU64,
     fault: Mutex<Option<Fault>>,
+    twist: Mutex<Option<Twist>>,
     /// Paths of all requests since the last reset.
     pub(crate) paths: Mutex<Vec<String>>,
+}
+
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Links")
+    }
 }
 
 /// The links of one node.
@@ -94,6 +106,7 @@ impl Peers for Wire {
             return Err(lost());
         }
         let node = links.nodes.lock().get(peer).cloned().ok_or_else(lost)?;
+        let target = request.uri().to_string();
         let (mut parts, body) = request.into_parts();
         parts.method = http::Method::POST;
         parts
@@ -106,6 +119,15 @@ impl Peers for Wire {
         let response = answered.await.map_err(|_| lost())?;
         if links.is_cut(self.from(), *peer) || fault == Some(Fault::Answer(number)) {
             return Err(PeerError::TimedOut(*peer));
+        }
+        if response.status() == 200 && links.twist.lock().is_some() {
+            let (parts, body) = response.into_parts();
+            let body = collect(body, MAX_BODY_BYTES).await?;
+            let twist = links.twist.lock();
+            let body = twist
+                .as_ref()
+                .map_or(body.clone(), |twist| twist(&target, body));
+            return Ok(Response::from_parts(parts, full(body)));
         }
         Ok(response)
     }
@@ -123,6 +145,11 @@ impl Links {
     pub(crate) fn heal(&self) {
         self.cut.lock().clear();
         *self.fault.lock() = None;
+    }
+
+    /// Changes answers from here on.
+    pub(crate) fn twist(&self, twist: Option<Twist>) {
+        *self.twist.lock() = twist;
     }
 
     /// Counts from here, with this fault to come.
@@ -235,6 +262,12 @@ impl Net {
     /// Takes a node out of the network.
     pub(crate) fn kill(&self, member: &Member) {
         self.links.nodes.lock().remove(&member.id);
+    }
+
+    /// Brings a node back that was taken out, as it is.
+    pub(crate) fn revive(&self, member: &Member) {
+        let node = member.node.node.clone();
+        self.links.nodes.lock().insert(member.id, node);
     }
 
     /// Starts a node again with what its store holds.
