@@ -41,6 +41,7 @@ fn sentence(error: &dyn std::error::Error) -> String {
 fn advice(error: &ClientError) -> (Class, &'static str) {
     use ClientError as E;
     match error {
+        E::NotAsked(error) => advice(error),
         E::IllegalName { .. } => (
             Class::NotAllowed,
             "a name has 1 to 255 bytes, no `/`, and is neither `.` nor `..`",

@@ -74,11 +74,18 @@ fn nobody_at_the_address_and_somebody_else_at_the_address() {
     let person = Kastro::new(program(), folder.path())
         .with("KASTRO_USER", "alice")
         .with("KASTRO_PASSWORD", "x");
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap().to_string();
-    drop(free);
-    let message = person.fails(10, &["ls", "--server", &address]);
+    // A port that no test is given: one that was free a moment ago may be another test's by now.
+    let address = "127.0.0.1:1";
+    let message = person.fails(10, &["ls", "--server", address]);
     assert!(message.contains("kastro serve"), "{message}");
+    // What is wrong is the address of the other node, not of one's own.
+    let message = person.fails(10, &["mirror", "allow", address]);
+    assert!(message.contains(address), "{message}");
+    assert!(
+        message.contains("node that is to keep the copy"),
+        "{message}"
+    );
+    assert!(!message.contains("--server"), "{message}");
     person.fails(2, &["ls", "--server", "ftp://x"]);
 
     // Some other web server.
@@ -97,6 +104,12 @@ fn nobody_at_the_address_and_somebody_else_at_the_address() {
         }
     });
     person.fails(11, &["ls", "--server", &address]);
+    let message = person.fails(11, &["mirror", "allow", &address]);
+    assert!(
+        message.contains("node that is to keep the copy"),
+        "{message}"
+    );
+    assert!(!message.contains("--server"), "{message}");
 }
 
 #[test]

@@ -28,6 +28,10 @@ pub enum ClientError {
         /// The name.
         name: String,
     },
+    /// What has to be known before an account can be asked for could not be learned; nothing was sent, and there is no
+    /// account.
+    #[error("{0}")]
+    NotAsked(Box<Self>),
     /// A password that is refused before anything is sent.
     #[error("this password is not allowed: {reason}")]
     WeakPassword {

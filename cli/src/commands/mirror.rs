@@ -209,7 +209,10 @@ fn first_line(file: &Path) -> Result<Zeroizing<String>, Failure> {
 
 async fn allow(args: &MirrorAllowArgs, output: Output) -> Result<(), Failure> {
     let transport = HttpTransport::new(&args.at)?;
-    transport.probe().await?;
+    transport
+        .probe()
+        .await
+        .map_err(|error| not_there(args, error))?;
     let mirror = Client::new(Arc::new(transport), Arc::new(TokioEnvironment));
     let connected = connect(&args.connection, output).await?;
     let done = async {
@@ -231,6 +234,24 @@ async fn allow(args: &MirrorAllowArgs, output: Output) -> Result<(), Failure> {
     output.line(&format!("{} may keep a copy of {user}", args.at))?;
     output.hint("It can read none of it. After a new password run this again.");
     Ok(())
+}
+
+/// Says of the node that is to keep the copy what is said of one's own otherwise.
+fn not_there(args: &MirrorAllowArgs, error: Failure) -> Failure {
+    let help = match error.class {
+        Class::WrongServer => {
+            "is this the address of the node that is to keep the copy? A node also refuses host names that it was not told \
+             (--public-host)"
+        }
+        _ => {
+            "is the node that is to keep the copy running, and is this its address? Nothing was asked of your own node"
+        }
+    };
+    let message = match error.message.contains(&args.at) {
+        true => error.message,
+        false => format!("{}: {}", args.at, error.message),
+    };
+    Failure::new(error.class, message).help(help)
 }
 
 fn at(seconds: i64) -> SystemTime {

@@ -96,7 +96,8 @@ fn may_be_made(error: &ClientError) -> bool {
         ClientError::Refused {
             status, message, ..
         } => *status >= 500 || message.contains("name authority cannot be reached"),
-        ClientError::IllegalUsername { .. }
+        ClientError::NotAsked(_)
+        | ClientError::IllegalUsername { .. }
         | ClientError::WeakPassword { .. }
         | ClientError::NameTaken { .. }
         | ClientError::SignupRefused { .. }
@@ -125,6 +126,16 @@ mod tests {
             "The name authority cannot be reached, please try again later"
         )));
         assert!(may_be_made(&refused(500, "")));
+        // The same before anything was sent.
+        for before in [
+            refused(
+                400,
+                "The name authority cannot be reached, please try again later",
+            ),
+            ClientError::Network(cryptree::TransportError::TimedOut),
+        ] {
+            assert!(!may_be_made(&ClientError::NotAsked(Box::new(before))));
+        }
         assert!(may_be_made(&ClientError::Network(
             cryptree::TransportError::TimedOut
         )));

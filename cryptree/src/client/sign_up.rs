@@ -62,7 +62,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::IllegalUsername`], [`ClientError::WeakPassword`], [`ClientError::NameTaken`],
-    /// [`ClientError::SignupRefused`], [`ClientError::TooMuchWork`].
+    /// [`ClientError::SignupRefused`], [`ClientError::TooMuchWork`]; [`ClientError::NotAsked`] when the node failed before
+    /// anything was sent. After any other failure there may be an account.
     pub async fn sign_up(
         &self,
         name: &str,
@@ -78,12 +79,15 @@ impl Client {
         let taken = || ClientError::NameTaken {
             name: name.to_owned(),
         };
-        if !self.api.chain(&username).await?.is_empty() {
+        let not_asked = |error| ClientError::NotAsked(Box::new(error));
+        let chain = self.api.chain(&username).await.map_err(not_asked)?;
+        if !chain.is_empty() {
             return Err(taken());
         }
-        let node_id = self.api.id().await?;
+        let node_id = self.api.id().await.map_err(not_asked)?;
         let algorithm = LoginAlgorithm::current(&mut *self.api.environment().random());
-        let keys = self.derive(&username, password, algorithm.clone()).await?;
+        let keys = self.derive(&username, password, algorithm.clone());
+        let keys = keys.await.map_err(not_asked)?;
         let account = self.build(&username, &keys, algorithm)?;
         let now = self.epoch_seconds();
         let link = ClaimLink::sign(
@@ -104,7 +108,9 @@ impl Client {
             Ok(()) => {}
             Err(error) => {
                 // Somebody was faster, or the answer to an accepted request was lost.
-                let chain = self.api.chain(&username).await?;
+                let Ok(chain) = self.api.chain(&username).await else {
+                    return Err(error);
+                };
                 match chain.identity() {
                     None => return Err(error),
                     Some(owner) if owner.0 == *account.identity.hash() => {}

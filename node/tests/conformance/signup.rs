@@ -9,7 +9,7 @@ use champ::{
 use node::Config;
 use pki::{
     chain::{ClaimChain, ClaimLink},
-    claim::{Date, default_expiry},
+    claim::{Claim, Date, default_expiry},
     keys::PublicKeyHash,
     pointer::PointerUpdate,
     proof_of_work::{Difficulty, ProofOfWork, Search},
@@ -160,6 +160,49 @@ async fn pki_2_bad_first_claims_are_refused() {
         wrong.starts_with("Trying to signup to wrong host! "),
         "{wrong}"
     );
+    // Signed by the right key, each of them.
+    for count in [0, 2] {
+        refused("no server, or two", async |node, request| {
+            let account = Account::new("alice", 7);
+            let mut link = account.link(node);
+            link.claim = Claim::sign(
+                &"alice".parse().unwrap(),
+                default_expiry(NOW / 1000),
+                vec![node.node.id().clone(); count],
+                account.identity.secret(),
+            )
+            .unwrap();
+            request.link = SentLinks::new(link);
+        })
+        .await;
+    }
+    refused("a damaged signature", async |node, request| {
+        let mut link = Account::new("alice", 7).link(node);
+        let mut signed = link.claim.signed.to_vec();
+        signed[10] ^= 1;
+        link.claim.signed = signed.into();
+        request.link = SentLinks::new(link);
+    })
+    .await;
+    refused("elements that were not signed", async |node, request| {
+        let mut link = Account::new("alice", 7).link(node);
+        link.claim.expiry = link.claim.expiry.plus_days(1);
+        request.link = SentLinks::new(link);
+    })
+    .await;
+    refused("a key change to somebody else", async |node, request| {
+        let account = Account::new("alice", 7);
+        let mut link = account.link(node);
+        let next = Account::new("alice", 66).owner();
+        let change = account
+            .identity
+            .secret()
+            .sign_attached(&next.hash().encode());
+        link.keychange = Some(change.into());
+        link.owner = next;
+        request.link = SentLinks::new(link);
+    })
+    .await;
     for expiry in [
         Date::new(2020, 1, 1).unwrap(),
         Date::new(2099, 1, 1).unwrap(),
