@@ -171,6 +171,7 @@ fn copy(shown: &MirrorShown, output: Output) -> Result<(), Failure> {
         (None, None) => "not copied yet".to_owned(),
     };
     let is_full = |error: &String| error.contains("space for this copy is full");
+    let is_disk_full = |error: &String| error.contains("disk full");
     let login = match shown.can_log_in {
         true => "",
         false => "; no login data: it cannot be restored by password",
@@ -194,6 +195,11 @@ fn copy(shown: &MirrorShown, output: Output) -> Result<(), Failure> {
             "What fitted is kept; `kastro mirror add {} --quota SIZE` gives the copy more space.",
             human::printable(&shown.user)
         ));
+    }
+    if shown.error.as_ref().is_some_and(is_disk_full) {
+        output.hint(
+            "The disk of this node is full: what was copied is kept, the rest follows by itself once there is room.",
+        );
     }
     Ok(())
 }

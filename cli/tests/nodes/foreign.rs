@@ -20,6 +20,9 @@ fn a_person_works_through_a_node_that_is_not_her_home() {
     let before = friend.block_bytes();
 
     let away = net.person("alice", &friend);
+    until("the friend's node finds the home", || {
+        away.run(&["ls", "/alice"]).code == Some(0)
+    });
     assert_eq!(away.ok(&["cat", "/alice/letter"]), "written at home");
     let photo = fill(&place.join("photo"), 6 << 20, 1);
     away.ok(&["put", "photo", "/alice/"]);
@@ -56,6 +59,9 @@ fn a_person_works_through_a_node_that_is_not_her_home() {
     // The node between as well.
     friend.restart();
     let away = net.person("alice", &friend);
+    until("the friend's node finds the home again", || {
+        away.run(&["ls", "/alice"]).code == Some(0)
+    });
     away.ok(&["put", "film", "/alice/"]);
     let alice = net.person("alice", &home);
     let again = place.join("again");

@@ -1,5 +1,6 @@
 //! Several nodes, each a process of its own, that know of each other an id and an address and nothing else.
 
+mod around;
 mod foreign;
 mod identity;
 mod mirrors;
@@ -13,10 +14,16 @@ mod routers;
 use std::{
     path::{Path, PathBuf},
     process::{Child, Stdio},
-    sync::atomic::{AtomicU8, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
     time::{Duration, Instant},
 };
 
+use cli::{environment::TokioEnvironment, transport::HttpTransport};
+use cryptree::client::Client;
+use pki::published::PublishedPath;
 use serde_json::Value;
 use tempfile::TempDir;
 use tests::{Finished, Kastro, NodeProcess, bytes_below};
@@ -194,14 +201,76 @@ impl Member {
     }
 }
 
-/// Begins a round over the copies that a node keeps; the caller ends what the round goes through, and it.
-fn begin_round(operator: &Kastro) -> Child {
-    operator
-        .command(&["mirror", "run"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+/// A command that goes on for a while, in the middle of which something is going to happen. Killed on drop.
+struct Under {
+    person: Kastro,
+    arguments: Vec<String>,
+    process: Child,
+}
+
+impl Under {
+    fn way(person: &Kastro, arguments: &[&str]) -> Self {
+        Self {
+            person: person.clone(),
+            arguments: arguments.iter().map(|text| (*text).to_owned()).collect(),
+            process: begin(person, arguments),
+        }
+    }
+
+    /// Waits until `fact` holds, or the command has done its work. A command that fails is begun again: a node that was just
+    /// started may not have found the others yet.
+    #[track_caller]
+    fn until(&mut self, what: &str, mut fact: impl FnMut() -> bool) {
+        until(what, || {
+            let ended = self.process.try_wait().unwrap();
+            if ended.is_some_and(|ended| !ended.success()) {
+                let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+                self.process = begin(&self.person, &arguments);
+            }
+            fact() || ended.is_some_and(|ended| ended.success())
+        });
+    }
+
+    /// Waits until it has ended, whichever way.
+    fn wait(mut self) {
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Under {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn begin(person: &Kastro, arguments: &[&str]) -> Child {
+    let mut command = person.command(arguments);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+/// Whether alice lives at a node, as its operator is shown it.
+fn is_home(member: &Member) -> Option<bool> {
+    let lines = member
+        .operator()
+        .ok(&["--json", "--quiet", "users", "list"]);
+    let lines = json_lines(&lines);
+    let alice = lines.iter().find(|line| line["name"] == "alice")?;
+    Some(alice["home"] == "here")
+}
+
+/// Reads what alice has published as `/alice/poster`, without an account; `None` when the node cannot get it now.
+fn published(member: &Member) -> Option<Vec<u8>> {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let transport = HttpTransport::new(member.url()).unwrap();
+        let client = Client::new(Arc::new(transport), Arc::new(TokioEnvironment));
+        let files = client.published("alice").await.ok()?;
+        let path: PublishedPath = PublishedPath::parse("/alice/poster").unwrap();
+        let item = files.open(&path).await.ok()??;
+        let file = item.file().await.ok()?;
+        Some(file.read_at(0, 100).await.ok()?.to_vec())
+    })
 }
 
 /// Waits until `fact` holds.

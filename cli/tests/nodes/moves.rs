@@ -3,21 +3,17 @@
 //! More rounds: `KASTRO_MOVE_ROUNDS=40 cargo test -p cli --test main nodes::moves`
 
 use std::{
-    process::Stdio,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
 };
 
-use cli::{environment::TokioEnvironment, transport::HttpTransport};
-use cryptree::client::Client;
-use pki::published::PublishedPath;
 use tests::{Kastro, write};
 
-use super::{Dice, Member, Net, fill, until};
+use super::{Dice, Net, Under, fill, is_home, published, until};
 use crate::text;
 
 const ROUNDS: u64 = 3;
@@ -48,15 +44,13 @@ fn an_account_moves_through_kills_and_loses_nothing_acknowledged() {
         let empty = other.block_bytes();
         // Somebody goes on writing, at a node that is neither.
         let writer = Writer::start(net.person("alice", &first), round);
-        let target = net.person("alice", &other);
-        let mut moving = target
-            .command(&["move"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
         if round == 0 {
-            until("blocks arrive", || other.block_bytes() > empty + (4 << 20));
+            until("somebody writes", || writer.acknowledged() > 0);
+        }
+        let target = net.person("alice", &other);
+        let mut moving = Under::way(&target, &["move"]);
+        if round == 0 {
+            moving.until("blocks arrive", || other.block_bytes() > empty + (4 << 20));
         } else {
             thread::sleep(Duration::from_millis(100 + dice.below(1500)));
         }
@@ -69,8 +63,7 @@ fn an_account_moves_through_kills_and_loses_nothing_acknowledged() {
             other.restart();
         }
         // It would go on trying for a while, where nobody listens any more.
-        let _ = moving.kill();
-        let _ = moving.wait();
+        drop(moving);
         let target = net.person("alice", &other);
         until("the account arrives", || {
             let _ = other.operate(&["mirror", "run"]);
@@ -85,7 +78,9 @@ fn an_account_moves_through_kills_and_loses_nothing_acknowledged() {
         for note in &notes {
             assert_eq!(std::fs::read_to_string(copies.join(note)).unwrap(), *note);
         }
-        assert_eq!(published(&first), b"for everybody", "round {round}");
+        until("what is published can be read", || {
+            published(&first).is_some_and(|poster| poster == b"for everybody")
+        });
         std::mem::swap(&mut home, &mut other);
     }
     let everywhere = [&first, &home];
@@ -121,13 +116,15 @@ fn a_node_that_has_not_heard_of_a_move_still_reaches_the_person() {
 /// Somebody who puts one note after the other.
 struct Writer {
     is_over: Arc<AtomicBool>,
+    count: Arc<AtomicU64>,
     thread: thread::JoinHandle<Vec<String>>,
 }
 
 impl Writer {
     fn start(person: Kastro, round: u64) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
-        let over = Arc::clone(&is_over);
+        let count = Arc::new(AtomicU64::new(0));
+        let (over, counted) = (Arc::clone(&is_over), Arc::clone(&count));
         let thread = thread::spawn(move || {
             let mut acknowledged = Vec::new();
             for number in 0.. {
@@ -141,11 +138,21 @@ impl Writer {
                 );
                 if put.code == Some(0) {
                     acknowledged.push(name);
+                    counted.fetch_add(1, Ordering::SeqCst);
                 }
             }
             acknowledged
         });
-        Self { is_over, thread }
+        Self {
+            is_over,
+            count,
+            thread,
+        }
+    }
+
+    /// How many were so far.
+    fn acknowledged(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
     }
 
     /// Returns what was acknowledged.
@@ -153,27 +160,4 @@ impl Writer {
         self.is_over.store(true, Ordering::SeqCst);
         self.thread.join().unwrap()
     }
-}
-
-/// Whether alice lives at a node, as its operator is shown it.
-fn is_home(member: &Member) -> Option<bool> {
-    let lines = member
-        .operator()
-        .ok(&["--json", "--quiet", "users", "list"]);
-    let lines = crate::json_lines(&lines);
-    let alice = lines.iter().find(|line| line["name"] == "alice")?;
-    Some(alice["home"] == "here")
-}
-
-/// Reads what alice has published, without an account.
-fn published(member: &Member) -> Vec<u8> {
-    tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let transport = HttpTransport::new(member.url()).unwrap();
-        let client = Client::new(Arc::new(transport), Arc::new(TokioEnvironment));
-        let files = client.published("alice").await.unwrap();
-        let path: PublishedPath = PublishedPath::parse("/alice/poster").unwrap();
-        let item = files.open(&path).await.unwrap().unwrap();
-        let file = item.file().await.unwrap();
-        file.read_at(0, 100).await.unwrap().to_vec()
-    })
 }

@@ -10,7 +10,7 @@ use std::{
 
 use tests::{Kastro, NodeProcess, bytes_below};
 
-use super::{begin_round, fill, until};
+use super::{Under, fill, until};
 use crate::{program, text};
 
 /// Networks of this process: one with a switch, the others with a cable to it. Gone when this is dropped.
@@ -190,13 +190,13 @@ fn p2p_9_cut_cables_lose_nothing_and_what_is_healed_converges() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut round = begin_round(&mirror.operator());
-    until("the copy is under way", || mirror.blocks() > 2 << 20);
+    let mut round = Under::way(&mirror.operator(), &["mirror", "run"]);
+    round.until("the copy is under way", || mirror.blocks() > 2 << 20);
     cables.plug(home.number, "down");
     thread::sleep(Duration::from_secs(2));
     cables.plug(home.number, "up");
     // Each ends in its own way; what did not get through is tried again.
-    let _ = round.wait();
+    round.wait();
     let _ = upload.wait();
     until("the upload goes on", || {
         away.run(&["put", "more", "/alice/"]).code == Some(0)

@@ -77,7 +77,7 @@ pub enum MirrorError {
     #[error("the data changed here meanwhile")]
     Conflict,
     /// This machine failed, or refuses.
-    #[error("this node cannot keep the copy: {0}")]
+    #[error("this node cannot keep the copy")]
     Here(#[source] Refusal),
 }
 

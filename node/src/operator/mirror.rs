@@ -100,6 +100,9 @@ impl Operation for AddMirror {
         }
         let name = user.name.as_str();
         let mut row = Mirroring(state).user(name).await?.unwrap_or_default();
+        // From the home, said or not, means wherever that is after a move.
+        let is_home = |peer: &PeerId| peer.to_cid().hash() == user.home.hash();
+        let from = from.filter(|peer| !is_home(peer));
         row.from = from.map(|peer| peer.to_string());
         row.due_seconds = 0;
         Mirroring(state).set_user(name, &row).await?;
