@@ -1,6 +1,7 @@
 //! One request and its answer on a stream, from the side that asks (Spec: 11 §4.1, §4.3).
 
 use std::{
+    convert::Infallible,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -20,8 +21,8 @@ use libp2p::core::upgrade::NegotiationError;
 use pki::wire::call::Call as CallName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::OwnedSemaphorePermit,
-    time::{Instant, Sleep, sleep_until, timeout_at},
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::{Instant, Sleep, sleep, sleep_until, timeout_at},
 };
 
 use super::{Body, MAX_BODY_BYTES, MAX_REQUEST_LINE_BYTES, PeerError, PeerId, streams::NotOpened};
@@ -36,6 +37,9 @@ const MAX_ANSWER_HEADERS: usize = 64;
 const EXCHANGE_TIME: Duration = Duration::from_secs(15);
 /// Longest exchange of calls that wait for signatures and proofs.
 const LONG_TIME: Duration = Duration::from_secs(60);
+/// Time to close a stream in good order. Who answers without reading the request would have what is left of it kept for as
+/// long as the connection lasts.
+const CLOSING_TIME: Duration = Duration::from_secs(1);
 /// Longest exchange of calls that move a user.
 const MOVE_TIME: Duration = Duration::from_secs(600);
 
@@ -126,15 +130,23 @@ where
             .await
             .map_err(broken)?;
         // Ends with the exchange: its other half is the sender, which the answer's body keeps.
+        let (open, over) = oneshot::channel::<Infallible>();
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "an exchange ended early");
+            let closing = async {
+                let _ = over.await;
+                sleep(CLOSING_TIME).await;
+            };
+            tokio::select! {
+                done = connection => if let Err(error) = done {
+                    tracing::debug!(%error, "an exchange ended early");
+                },
+                () = closing => tracing::debug!("a peer did not read the rest of a request"),
             }
         });
         let response = sender.send_request(request).await.map_err(broken)?;
-        Ok((response, sender))
+        Ok((response, (sender, open)))
     };
-    let (response, sender) = timeout_at(deadline, talk)
+    let (response, open) = timeout_at(deadline, talk)
         .await
         .map_err(|_| PeerError::TimedOut(peer))??;
     let (mut parts, body) = response.into_parts();
@@ -156,7 +168,7 @@ where
         peer,
         until: Box::pin(sleep_until(deadline)),
         received: 0,
-        _sender: sender,
+        _exchange: open,
         _seat: seat,
     };
     Ok(Response::from_parts(parts, body.boxed_unsync()))
@@ -191,7 +203,7 @@ struct Answer {
     until: Pin<Box<Sleep>>,
     received: usize,
     /// Nothing is closed before the answer is complete.
-    _sender: http1::SendRequest<Body>,
+    _exchange: (http1::SendRequest<Body>, oneshot::Sender<Infallible>),
     _seat: OwnedSemaphorePermit,
 }
 
@@ -388,6 +400,37 @@ mod tests {
         let response = task.await.unwrap().unwrap();
         let error = collect(response.into_body(), 100).await.unwrap_err();
         assert!(matches!(error, PeerError::TimedOut(_)));
+    }
+
+    /// The answer comes, and nobody takes the request: what is left of it is not kept.
+    #[tokio::test(start_paused = true)]
+    async fn dos_5_a_request_that_is_answered_unread_is_given_up() {
+        for is_awaited in [true, false] {
+            let (near, mut far) = tokio::io::duplex(1024);
+            let request = Request::post("/x").body(full(vec![0; 1 << 20])).unwrap();
+            let (request, _) = prepare(&peer(), request).unwrap();
+            let deadline = Instant::now() + EXCHANGE_TIME;
+            let task = tokio::spawn(async move {
+                let seat = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+                exchange(near, peer(), request, deadline, seat).await
+            });
+            if is_awaited {
+                // The head, or part of it: what comes before that is no answer.
+                far.read_exact(&mut [0; 20]).await.unwrap();
+                far.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                    .await
+                    .unwrap();
+                let response = task.await.unwrap().unwrap();
+                assert_eq!(collect(response.into_body(), 2).await.unwrap(), "ok");
+            } else {
+                assert!(matches!(task.await.unwrap(), Err(PeerError::TimedOut(_))));
+            }
+            // The near end is gone soon: what was under way can be read to its end, which is not the request's.
+            sleep(CLOSING_TIME * 2).await;
+            let mut left = Vec::new();
+            far.read_to_end(&mut left).await.unwrap();
+            assert!(left.len() < 1 << 20, "{}", left.len());
+        }
     }
 
     #[test]
