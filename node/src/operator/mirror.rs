@@ -105,6 +105,8 @@ impl Operation for AddMirror {
         let from = from.filter(|peer| !is_home(peer));
         row.from = from.map(|peer| peer.to_string());
         row.due_seconds = 0;
+        // What it failed at is tried anew, in other circumstances.
+        (row.failures, row.error) = (0, None);
         Mirroring(state).set_user(name, &row).await?;
         shown(state, &user).await
     }

@@ -258,7 +258,7 @@ impl ConnectionHandler for Handler {
                     stream,
                     place,
                 });
-                if !taken.is_some_and(|arrived| self.arrived.try_send(arrived).is_ok()) {
+                if taken.is_none_or(|arrived| self.arrived.try_send(arrived).is_err()) {
                     tracing::debug!(%peer, "too many streams at once; one was reset");
                 }
             }
