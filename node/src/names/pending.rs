@@ -35,17 +35,9 @@ const IMPOSSIBLE: i32 = 256;
 /// What is known of sign-ups that wait; a node that has just started learns it in its first round.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    /// Names of those that show too little work.
+    /// Names of those of which the last answer was that they show too little work. Others may take their places. None is
+    /// among them from the moment it is asked for again: if that answer is lost, the name may be taken.
     short: BTreeSet<String>,
-    /// The one that the authority is being asked for.
-    asked: Option<String>,
-}
-
-impl Waiting {
-    /// Whether a sign-up with another key may take the place of the one with this name.
-    fn gives_way(&self, name: &str) -> bool {
-        self.short.contains(name) && self.asked.as_deref() != Some(name)
-    }
 }
 
 /// Keeps a sign-up before it is sent; what was kept of the same name and key is the same sign-up. Returns what it took the
@@ -63,7 +55,7 @@ pub(crate) async fn keep(state: &State, request: &SignupRequest) -> Result<Optio
     if let Some(before) = &before {
         let same = SignupRequest::from_body(before)
             .is_ok_and(|before| before.link.get().owner == request.link.get().owner);
-        if !same && !waiting.gives_way(name) {
+        if !same && !waiting.short.contains(name) {
             return Err(Refusal::rule(
                 "Another sign-up with this name is waiting for the name authority",
             ));
@@ -78,7 +70,7 @@ pub(crate) async fn keep(state: &State, request: &SignupRequest) -> Result<Optio
             let mut names = rows
                 .iter()
                 .filter_map(|(key, _)| std::str::from_utf8(key).ok());
-            let given_up = names.find(|name| waiting.gives_way(name));
+            let given_up = names.find(|name| waiting.short.contains(*name));
             let given_up = given_up.ok_or(Refusal::Busy)?.to_owned();
             waiting.short.remove(&given_up);
             batch = batch.remove(tables::PENDING_SIGNUPS, given_up.into_bytes());
@@ -101,7 +93,9 @@ pub(crate) async fn withdraw(
     replaced: Option<Bytes>,
 ) -> Result<(), Refusal> {
     let Some(replaced) = replaced else {
-        return forget(state, name).await;
+        let batch = Batch::new().remove(tables::PENDING_SIGNUPS, name.as_bytes().to_vec());
+        let _ = state.store.commit(batch).await?;
+        return Ok(());
     };
     let mut waiting = state.names.waiting.lock().await;
     let key = name.as_bytes().to_vec();
@@ -120,9 +114,12 @@ pub(crate) async fn waiting(state: &State) -> Result<u64, Refusal> {
     Ok(rows.len() as u64)
 }
 
-/// Forgets a sign-up that was refused.
-async fn forget(state: &State, name: &str) -> Result<(), Refusal> {
-    let batch = Batch::new().remove(tables::PENDING_SIGNUPS, name.as_bytes().to_vec());
+/// Forgets a sign-up that was refused, unless another one has its place by now.
+async fn forget(state: &State, name: &str, row: Bytes) -> Result<(), Refusal> {
+    let key = name.as_bytes().to_vec();
+    let batch = Batch::new()
+        .expect(tables::PENDING_SIGNUPS, key.clone(), Some(row))
+        .remove(tables::PENDING_SIGNUPS, key);
     let _ = state.store.commit(batch).await?;
     Ok(())
 }
@@ -148,7 +145,7 @@ pub(super) async fn settle(state: &Arc<State>) -> Result<(), Refusal> {
     for (key, row) in rows {
         let name = String::from_utf8_lossy(&key).into_owned();
         let Ok(request) = SignupRequest::from_body(&row) else {
-            forget(state, &name).await?;
+            forget(state, &name, row).await?;
             continue;
         };
         match settle_one(state, &name, &row, request).await {
@@ -175,7 +172,7 @@ enum Settled {
 async fn settle_one(
     state: &Arc<State>,
     name: &str,
-    row: &[u8],
+    row: &Bytes,
     request: SignupRequest,
 ) -> Result<Settled, Refusal> {
     let chain = ClaimChain::single(request.link.get().clone());
@@ -183,12 +180,12 @@ async fn settle_one(
     let is_ours = known.identity() == chain.identity();
     if !known.is_empty() && !is_ours {
         // Somebody else was faster.
-        forget(state, name).await?;
+        forget(state, name, row.clone()).await?;
         return Ok(Settled::Other);
     }
     if known.is_empty() && state.names.follows.is_none() {
         // This node gives out the names now; the client asks again.
-        forget(state, name).await?;
+        forget(state, name, row.clone()).await?;
         return Ok(Settled::Other);
     }
     if known.is_empty() {
@@ -196,10 +193,10 @@ async fn settle_one(
             // From here on nobody takes its place: what is asked for must be what is kept.
             let mut waiting = state.names.waiting.lock().await;
             let kept = state.store.get(tables::PENDING_SIGNUPS, name.as_bytes());
-            if kept.await?.as_deref() != Some(row) {
+            if kept.await?.as_ref() != Some(row) {
                 return Ok(Settled::Other);
             }
-            waiting.asked = Some(name.to_owned());
+            waiting.short.remove(name);
         }
         // Asked again it says the same: taken by this very claim, or refused.
         let update = UpdateChainRequest {
@@ -208,28 +205,23 @@ async fn settle_one(
             proof: request.proof.clone(),
             token: String::new(),
         };
-        let answer = forward(state, &update).await;
-        if !matches!(answer, Ok(Registered::Done)) {
-            let mut waiting = state.names.waiting.lock().await;
-            waiting.asked = None;
-            return match answer {
-                Ok(Registered::MoreWork(difficulty)) if difficulty < IMPOSSIBLE => {
-                    waiting.short.insert(name.to_owned());
-                    Ok(Settled::Short)
-                }
-                Err(Refusal::Rule(text)) if fence::is_undecided(&text) => Ok(Settled::Other),
-                Err(Refusal::AuthorityUnreachable) => Ok(Settled::Other),
-                Ok(_) | Err(Refusal::Rule(_)) => {
-                    forget(state, name).await?;
-                    Ok(Settled::Other)
-                }
-                // Trouble here says nothing about the name.
-                Err(error) => Err(error),
-            };
+        match forward(state, &update).await {
+            Ok(Registered::Done) => {}
+            Ok(Registered::MoreWork(difficulty)) if difficulty < IMPOSSIBLE => {
+                let mut waiting = state.names.waiting.lock().await;
+                waiting.short.insert(name.to_owned());
+                return Ok(Settled::Short);
+            }
+            Err(Refusal::Rule(text)) if fence::is_undecided(&text) => return Ok(Settled::Other),
+            Err(Refusal::AuthorityUnreachable) => return Ok(Settled::Other),
+            Ok(_) | Err(Refusal::Rule(_)) => {
+                forget(state, name, row.clone()).await?;
+                return Ok(Settled::Other);
+            }
+            // Trouble here says nothing about the name.
+            Err(error) => return Err(error),
         }
     }
-    let completed = signup::complete(state, request).await;
-    let mut waiting = state.names.waiting.lock().await;
-    waiting.asked = None;
-    completed.map(|()| Settled::Other)
+    signup::complete(state, request).await?;
+    Ok(Settled::Other)
 }

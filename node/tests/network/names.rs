@@ -145,6 +145,49 @@ async fn a_sign_up_that_waits_is_made_once_less_work_is_wanted() {
     assert!(alice.is_complete(&home, &version).await);
 }
 
+/// As before, and when less work is wanted it is the answer that is lost: the name is taken then, and its account is not
+/// made yet. From then on nobody takes the place of the sign-up.
+#[tokio::test]
+async fn a_sign_up_that_may_have_its_name_gives_way_to_nobody() {
+    let net = Net::new();
+    let mut authority = net.add(None, |config| config.max_signups_per_day = 1).await;
+    let home = net.join(&authority).await;
+    let alice = Account::new("alice", 1);
+    let body = alice.request(&home.node).await.to_body();
+    net.links.reset(Some(Fault::Request(0)));
+    home.node.refused(SIGNUP, body).await;
+    net.links.heal();
+    Account::sign_up(&authority.node, "first", 9).await;
+    home.sync().await;
+    net.links.reset(None);
+    home.sync().await;
+    let paths = net.links.paths.lock().clone();
+    let asked = paths.iter().position(|path| path.contains("updateChain"));
+    let asked = u64::try_from(asked.unwrap()).unwrap();
+
+    // Now it wants none.
+    authority.config.max_signups_per_day = 1000;
+    net.restart(&mut authority).await;
+    net.links.reset(Some(Fault::Answer(asked)));
+    home.sync().await;
+    assert_eq!(
+        authority.chain("alice").await.identity(),
+        Some(&alice.owner())
+    );
+    assert_eq!(home.names().await.waiting_signups, 1);
+    let other = Account::new("alice", 2).request(&home.node).await;
+    net.links.reset(Some(Fault::Request(0)));
+    let refused = home.node.refused(SIGNUP, other.to_body()).await;
+    assert!(
+        refused.contains("is waiting for the name authority"),
+        "{refused}"
+    );
+    net.links.heal();
+    home.sync().await;
+    let version = alice.write(&home.node, &contents(1, 2, 2)).await.unwrap();
+    assert!(alice.is_complete(&home, &version).await);
+}
+
 /// An authority that has just come back and does not know yet whether another node has taken over refuses; that says
 /// nothing about the name.
 #[tokio::test]

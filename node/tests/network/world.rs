@@ -182,7 +182,7 @@ pub(crate) struct Member {
     pub(crate) id: PeerId,
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) folder: Arc<tempfile::TempDir>,
-    config: Config,
+    pub(crate) config: Config,
 }
 
 impl Net {
