@@ -45,7 +45,7 @@ fn transport(key: &Keypair) -> Boxed<(libp2p::PeerId, StreamMuxerBox)> {
 
 /// A connection to a node.
 pub(super) struct Connection {
-    orders: mpsc::UnboundedSender<Order>,
+    orders: mpsc::Sender<Order>,
     driver: tokio::task::JoinHandle<()>,
 }
 
@@ -66,7 +66,7 @@ impl Connection {
         };
         let dial = transport(key).dial(address, options).unwrap();
         let (_, muxer) = dial.await.unwrap();
-        let (orders, given) = mpsc::unbounded_channel();
+        let (orders, given) = mpsc::channel(16);
         // What the node wants to know: nothing of it is known here.
         let refuse: Answer = Arc::new(|_| Vec::new());
         let driver = tokio::spawn(drive(muxer, given, refuse));
@@ -88,7 +88,7 @@ impl Connection {
     /// Opens a stream, and says nothing on it.
     pub(super) async fn open_silent(&self) -> Option<Stream> {
         let (order, opened) = oneshot::channel();
-        self.orders.send(order).ok()?;
+        self.orders.send(order).await.ok()?;
         Some(opened.await.ok()?.compat())
     }
 }
@@ -144,7 +144,7 @@ impl HostileNode {
                     let answer = Arc::clone(&answer);
                     connections.spawn(async move {
                         if let Ok((_, muxer)) = upgrade.await {
-                            let (_never, orders) = mpsc::unbounded_channel();
+                            let (_never, orders) = mpsc::channel(16);
                             drive(muxer, orders, answer).await;
                         }
                     });
@@ -161,11 +161,7 @@ impl HostileNode {
 }
 
 /// Keeps a connection going until it breaks: opens what is ordered, answers what is opened.
-async fn drive(
-    mut muxer: StreamMuxerBox,
-    mut orders: mpsc::UnboundedReceiver<Order>,
-    answer: Answer,
-) {
+async fn drive(mut muxer: StreamMuxerBox, mut orders: mpsc::Receiver<Order>, answer: Answer) {
     let mut streams = tokio::task::JoinSet::new();
     let mut order = None;
     poll_fn(|context| {
@@ -188,7 +184,7 @@ struct Broken;
 /// Goes on until a stream arrives (`Some`), or nothing more can be done for now (`None`).
 fn advance(
     muxer: &mut StreamMuxerBox,
-    orders: &mut mpsc::UnboundedReceiver<Order>,
+    orders: &mut mpsc::Receiver<Order>,
     order: &mut Option<Order>,
     context: &mut Context<'_>,
 ) -> Result<Option<SubstreamBox>, Broken> {
