@@ -1,7 +1,7 @@
 //! Copies of users: complete, incremental, verified, taken over.
 
 use node::operator::{
-    mirror::{ListMirrors, MirrorNode, RemoveMirror},
+    mirror::{AddMirror, ListMirrors, MirrorNode, RemoveMirror},
     upkeep::Repair,
 };
 use pki::wire::{
@@ -170,11 +170,14 @@ async fn int_15_p2p_10_a_mirror_believes_nothing_and_stops_at_its_quota() {
     assert_eq!(mirror.mirror().await.failed, 1);
     let shown = mirror.keep_shown("alice").await;
     assert!(shown.error.unwrap().contains("is full"));
-    let large = SetQuota {
-        name: "alice".into(),
-        bytes: 1 << 30,
+    let more = AddMirror {
+        user: "alice".to_owned(),
+        from: None,
+        quota_bytes: Some(1 << 30),
+        token: None,
     };
-    mirror.run(large).await.unwrap();
+    let shown = mirror.run(more).await.unwrap();
+    assert_eq!(shown.error, None, "that was with less space");
     net.links.reset(None);
     assert_eq!(mirror.mirror().await.in_step, 1);
     // What came before the quota ended it is not fetched again.

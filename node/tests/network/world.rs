@@ -20,7 +20,7 @@ use node::{
     names::NameAuthority,
     operator::{
         Failed, Operation, Report,
-        mirror::{AddMirror, MirrorShown, MirrorsRun, RunMirrors},
+        mirror::{AddMirror, ListMirrors, MirrorShown, MirrorsRun, RunMirrors},
         names::{NamesShown, ShowNames},
     },
     p2p::{Body, MAX_BODY_BYTES, P2pConfig, PeerError, PeerId, Peers, collect, full},
@@ -33,9 +33,12 @@ use pki::{
     wire::{Body as _, block_group::BlockFormat, directory::NameRequest, mirror::MirrorRequest},
 };
 
-use crate::conformance::{
-    account::{Account, cbor_block, private_raw, update},
-    harness::{Answer, NOW, TestNode},
+use crate::{
+    conformance::{
+        account::{Account, cbor_block, private_raw, update},
+        harness::{Answer, NOW, TestNode},
+    },
+    operator::ask,
 };
 
 /// What goes wrong with the call of this number, counted from the last reset.
@@ -517,13 +520,10 @@ pub(crate) fn contents(version: u64, count: usize, changed: usize) -> Vec<String
 impl Member {
     /// What the operator is shown of a copy.
     pub(crate) async fn keep_shown(&self, user: &str) -> MirrorShown {
-        let add = AddMirror {
-            user: user.to_owned(),
-            from: None,
-            quota_bytes: None,
-            token: None,
-        };
-        // Asking again changes nothing.
-        self.run(add).await.unwrap()
+        let (copies, listed) = ask(&self.node.node, ListMirrors::default()).await;
+        listed.unwrap();
+        let copies = copies.into_iter().map(serde_json::from_value);
+        let mut copies = copies.map(Result::<MirrorShown, _>::unwrap);
+        copies.find(|copy| copy.user == user).unwrap()
     }
 }

@@ -31,7 +31,10 @@ use crate::conformance::{
 };
 
 /// Runs an operation and returns its items and its outcome.
-async fn ask<O: Operation>(node: &Node, operation: O) -> (Vec<Json>, Result<O::Outcome, Failed>) {
+pub(crate) async fn ask<O: Operation>(
+    node: &Node,
+    operation: O,
+) -> (Vec<Json>, Result<O::Outcome, Failed>) {
     let (report, events) = Report::channel();
     let mut items = Vec::new();
     let outcome = follow(operation.run(node, &report), events, |event| {
