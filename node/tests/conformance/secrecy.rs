@@ -68,6 +68,9 @@ impl Subscriber for Recorder {
 #[tokio::test]
 async fn prv_6_no_parameter_header_or_body_reaches_the_log() {
     let recorder = Recorder::default();
+    // As long as there is one subscriber in a process, the library asks the thread that first comes by a log line whether
+    // anybody wants it, for all threads and for good; that may be the thread of another test. Of two it asks both.
+    let _second = tracing::Dispatch::new(Recorder::default());
     let _guard = tracing::subscriber::set_default(recorder.clone());
     let node = TestNode::new().await;
     let served = node.serve().await;
