@@ -6,18 +6,13 @@ use std::{thread, time::Duration};
 
 use tests::{Kastro, write};
 
-use super::{Dice, Member, Net, Under, fill, is_home, published, until};
+use super::{Dice, Member, Net, Under, fill, is_home, move_rounds, published, until};
 use crate::{json_lines, text};
-
-const ROUNDS: u64 = 3;
 
 /// Whatever a client had done when it died: nothing is lost, the account can be written to, and the command, said again, ends
 /// with one home.
 #[test]
 fn a_move_whose_client_is_killed_goes_on_when_it_is_run_again() {
-    let rounds = std::env::var("KASTRO_MOVE_ROUNDS");
-    let rounds = rounds.ok().and_then(|text| text.parse().ok());
-    let rounds: u64 = rounds.unwrap_or(ROUNDS);
     let (net, first) = Net::new();
     let (mut home, mut other) = (net.join("one"), net.join("two"));
     let alice = net.person("alice", &home);
@@ -29,7 +24,7 @@ fn a_move_whose_client_is_killed_goes_on_when_it_is_run_again() {
     other.sync();
     let mut dice = Dice(12);
     let mut notes = Vec::new();
-    for round in 0..rounds {
+    for round in 0..move_rounds() {
         let is_slow = round % 3 == 1;
         other.restart_with(if is_slow {
             &["mirror.bytes_per_second=2M"]

@@ -250,6 +250,12 @@ fn begin(person: &Kastro, arguments: &[&str]) -> Child {
     command.spawn().unwrap()
 }
 
+/// How often an account moves in a test: three times, or `KASTRO_MOVE_ROUNDS`.
+fn move_rounds() -> u64 {
+    let rounds = std::env::var("KASTRO_MOVE_ROUNDS");
+    rounds.ok().and_then(|text| text.parse().ok()).unwrap_or(3)
+}
+
 /// Whether alice lives at a node, as its operator is shown it.
 fn is_home(member: &Member) -> Option<bool> {
     let lines = member

@@ -13,16 +13,11 @@ use std::{
 
 use tests::{Kastro, write};
 
-use super::{Dice, Net, Under, fill, is_home, published, until};
+use super::{Dice, Net, Under, fill, is_home, move_rounds, published, until};
 use crate::text;
-
-const ROUNDS: u64 = 3;
 
 #[test]
 fn an_account_moves_through_kills_and_loses_nothing_acknowledged() {
-    let rounds = std::env::var("KASTRO_MOVE_ROUNDS");
-    let rounds = rounds.ok().and_then(|text| text.parse().ok());
-    let rounds: u64 = rounds.unwrap_or(ROUNDS);
     let (net, first) = Net::new();
     let (mut home, mut other) = (net.join("one"), net.join("two"));
     let alice = net.person("alice", &home);
@@ -37,7 +32,7 @@ fn an_account_moves_through_kills_and_loses_nothing_acknowledged() {
 
     let mut dice = Dice(5);
     let mut notes: Vec<String> = Vec::new();
-    for round in 0..rounds {
+    for round in 0..move_rounds() {
         // The first two rounds hit the copying itself, each at another side; later ones any moment.
         let slow = ["mirror.bytes_per_second=4M"];
         other.restart_with(if round < 2 { &slow } else { &[] });

@@ -17,7 +17,6 @@ use std::{
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol,
     core::{Endpoint, transport::PortUse, upgrade::ReadyUpgrade},
-    multiaddr::Protocol,
     swarm::{
         ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent,
         ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, StreamUpgradeError,
@@ -32,6 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     addresses::ip_of,
+    listeners::is_at_relay,
     places::{MAX_SERVED, Place, Places},
 };
 use crate::http::source;
@@ -103,7 +103,7 @@ impl Streams {
     fn handler(&self, peer: PeerId, address: &Multiaddr) -> Handler {
         Handler {
             peer,
-            source: ip_of(address).filter(|_| !is_relayed(address)).map(source),
+            source: ip_of(address).filter(|_| !is_at_relay(address)).map(source),
             places: Arc::clone(&self.places),
             arrived: self.arrived.clone(),
             orders: VecDeque::new(),
@@ -207,10 +207,6 @@ pub(super) struct Handler {
     places: Arc<Places>,
     arrived: mpsc::Sender<Arrived>,
     orders: VecDeque<Open>,
-}
-
-fn is_relayed(address: &Multiaddr) -> bool {
-    address.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
 impl ConnectionHandler for Handler {

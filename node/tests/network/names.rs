@@ -14,7 +14,7 @@ use pki::wire::{
     signup::{SentLinks, SignupReply, UpdateChainRequest},
 };
 
-use super::world::{Fault, Net, contents};
+use super::world::{Fault, Member, Net, contents};
 use crate::conformance::{account::Account, harness::TestNode};
 
 const SIGNUP: &str = "peergos/v0/core/signup";
@@ -110,13 +110,12 @@ async fn a_sign_up_survives_lost_messages_and_a_killed_node_at_every_step() {
     }
 }
 
-/// The request was lost, and by the time it is sent again the authority wants work that it does not show. Nobody is there
-/// any more who could do it, so it waits; it keeps its name from nobody meanwhile.
-#[tokio::test]
-async fn a_sign_up_that_waits_is_made_once_less_work_is_wanted() {
+/// An authority, another node, and somebody whose sign-up there waits: the request was lost, and by the time it was sent
+/// again the authority wanted work that it does not show.
+async fn short_of_work() -> (Net, Member, Member, Account) {
     let net = Net::new();
     let authority = net.add(None, |config| config.max_signups_per_day = 1).await;
-    let mut home = net.join(&authority).await;
+    let home = net.join(&authority).await;
     let alice = Account::new("alice", 1);
     let body = alice.request(&home.node).await.to_body();
     net.links.reset(Some(Fault::Request(0)));
@@ -124,6 +123,13 @@ async fn a_sign_up_that_waits_is_made_once_less_work_is_wanted() {
     net.links.heal();
     Account::sign_up(&authority.node, "first", 9).await;
     home.sync().await;
+    (net, authority, home, alice)
+}
+
+/// Nobody is there any more who could do the work, so the sign-up waits; it keeps its name from nobody meanwhile.
+#[tokio::test]
+async fn a_sign_up_that_waits_is_made_once_less_work_is_wanted() {
+    let (net, authority, mut home, alice) = short_of_work().await;
     assert_eq!(home.names().await.waiting_signups, 1);
     assert!(authority.chain("alice").await.is_empty());
     // Somebody else may have the name who does the work, and is told how much it is. Who gives up takes nothing away.
@@ -149,16 +155,7 @@ async fn a_sign_up_that_waits_is_made_once_less_work_is_wanted() {
 /// made yet. From then on nobody takes the place of the sign-up.
 #[tokio::test]
 async fn a_sign_up_that_may_have_its_name_gives_way_to_nobody() {
-    let net = Net::new();
-    let mut authority = net.add(None, |config| config.max_signups_per_day = 1).await;
-    let home = net.join(&authority).await;
-    let alice = Account::new("alice", 1);
-    let body = alice.request(&home.node).await.to_body();
-    net.links.reset(Some(Fault::Request(0)));
-    home.node.refused(SIGNUP, body).await;
-    net.links.heal();
-    Account::sign_up(&authority.node, "first", 9).await;
-    home.sync().await;
+    let (net, mut authority, home, alice) = short_of_work().await;
     net.links.reset(None);
     home.sync().await;
     let paths = net.links.paths.lock().clone();
@@ -367,7 +364,7 @@ async fn the_names_of_one_network_are_never_mixed_with_those_of_another() {
     let (one, two) = (net.authority().await, net.authority().await);
     let follower = net.join(&one).await;
     follower.sync().await;
-    let config = |member: &super::world::Member, network: Option<&str>| {
+    let config = |member: &Member, network: Option<&str>| {
         let mut config = member.node.node.config().clone();
         config.name_authority = network.map(|network| network.parse().unwrap());
         config

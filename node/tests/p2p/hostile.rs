@@ -126,6 +126,15 @@ impl Misled {
         }
     }
 
+    /// The call for a pointer of alice's.
+    fn pointer(&self) -> String {
+        format!(
+            "peergos/v0/mutable/getPointer?owner={}&writer={}",
+            self.alice.owner(),
+            self.alice.home.writer()
+        )
+    }
+
     /// What a client of the node gets when the home answers these bytes.
     async fn ask(&self, target: &str, answer: impl Into<Vec<u8>>) -> Answer {
         *self.next.lock() = answer.into();
@@ -146,12 +155,7 @@ fn ok(headers: &str, body: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn int_15_p2p_3_what_a_hostile_home_answers_stays_in_its_bounds() {
     let misled = Misled::new().await;
-    let alice = &misled.alice;
-    let pointer = format!(
-        "peergos/v0/mutable/getPointer?owner={}&writer={}",
-        alice.owner(),
-        alice.home.writer()
-    );
+    let pointer = misled.pointer();
     // Headers that would act in the name of the node that was asked.
     let evil = "set-cookie: a=b\r\nlocation: http://evil.example/\r\ncontent-type: text/html\r\n\
         access-control-allow-origin: *\r\nconnection: close\r\nkeep-alive: timeout=9\r\n\
@@ -278,12 +282,7 @@ async fn int_15_a_block_is_the_one_that_was_asked_for_or_none() {
 #[tokio::test]
 async fn p2p_1_a_home_that_disowns_a_user_is_not_asked_again_and_again() {
     let misled = Misled::new().await;
-    let alice = &misled.alice;
-    let pointer = format!(
-        "peergos/v0/mutable/getPointer?owner={}&writer={}",
-        alice.owner(),
-        alice.home.writer()
-    );
+    let pointer = misled.pointer();
     let moved = "HTTP/1.1 400 Bad Request\r\ntrailer: Owner+has+moved\r\ncontent-length: 0\r\n\r\n";
     let answer = misled.ask(&pointer, moved).await;
     assert_eq!(
